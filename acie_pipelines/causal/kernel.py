@@ -1,0 +1,356 @@
+"""Kernel mechanisms: few-parameter families whose smoothness is set by the evidence.
+
+Belongs here: the basis of a sparse Gaussian process, and location, scale and noise shape on it.
+Does not belong here: how weights are found (`acie_pipelines.causal.newton`).
+
+A mechanism reads ``u = shape((warp(z) - location(parents)) / scale(parents))`` with monotone,
+parent-independent `shape` and `warp`. ``additive`` has neither warp nor a scale that depends on
+parents, ``heteroscedastic`` has the scale, ``post_nonlinear`` the warp (Zhang and Hyvarinen 2009,
+arXiv:1205.2599).
+
+Location and scale are Gaussian processes in weight space: linear and quadratic features plus a
+rational-quadratic kernel on inducing points. Its hyperparameters maximise the variational bound on
+the marginal likelihood of Titsias 2009 (AISTATS, PMLR 5:567), so that a relation that is a parabola
+is fitted as one and a rough one is not smoothed away. Everything is in double precision: kernel
+matrices are ill-conditioned, and abduction must be undone to rounding.
+"""
+
+import math
+from typing import Final, Literal
+
+import torch
+import zuko
+from torch import Tensor, nn
+
+from acie_pipelines.causal.mechanisms import Mechanism, MechanismConfig, Standardisation
+from acie_pipelines.errors import ModelError
+
+__all__ = ["KernelBasis", "KernelMechanism"]
+
+_JITTER: Final = 1e-6
+_EVIDENCE_ROWS: Final = 2500
+_EVIDENCE_STEPS: Final = 30
+_PULL: Final = 2e-4
+# Logarithm of the root of the kernel's variance where there is none.
+_NO_KERNEL: Final = -20.0
+_MAX_LOG_SCALE: Final = 6.0
+
+
+class KernelBasis(nn.Module):
+    """Features whose weights are independent standard normal a priori.
+
+    Parameters
+    ----------
+    inputs
+        Number of input columns.
+    points
+        Inducing points.
+    indicators
+        Which input columns say whether a parent has a category; none if left out.
+
+    Notes
+    -----
+    Columns are, in order, linear features, products of two inputs, and whitened kernel features.
+    The kernel sees inputs bent by ``asinh(c (x - x0)) / c`` with c and x0 learned for each, which
+    resolves where rows are dense and tames long tails, and then a learned linear map of the bent
+    inputs and their products: relations often follow few combinations. Products with an indicator
+    are slopes of a category and have a variance of their own. How much of this is used, down to no
+    kernel at all, is decided by the bound less the number of hyperparameters.
+    """
+
+    inducing: Tensor
+    whitening: Tensor
+    hyper: Tensor
+    rows: Tensor
+    cols: Tensor
+    learned: Tensor
+    slopes: Tensor
+
+    def __init__(self, inputs: int, points: int, indicators: tuple[bool, ...] = ()) -> None:
+        super().__init__()
+        self.inputs = inputs
+        double = torch.float64
+        self.register_buffer("inducing", torch.zeros(points, inputs, dtype=double))
+        self.register_buffer("whitening", torch.eye(points, dtype=double))
+        self.register_buffer("learned", torch.zeros((), dtype=torch.bool))
+        products = inputs * (inputs + 1) // 2
+        metric = torch.cat([torch.eye(inputs) / 1.5, torch.zeros(products, inputs)])
+        self.amplitudes = 3 + any(indicators)
+        first = torch.full((self.amplitudes + inputs,), math.log(0.5))
+        start = torch.cat([first, torch.zeros(inputs), metric.flatten()])
+        self.register_buffer("hyper", start.to(double))
+        rows, cols = torch.triu_indices(inputs, inputs)
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("cols", cols, persistent=False)
+        indicator = torch.tensor(indicators or (False,) * inputs)
+        self.register_buffer("slopes", indicator[rows] | indicator[cols], persistent=False)
+
+    @property
+    def groups(self) -> tuple[int, int, int]:
+        """Numbers of linear, quadratic and kernel features."""
+        return self.inputs, self.inputs * (self.inputs + 1) // 2, self.inducing.shape[0]
+
+    def _bend(self, x: Tensor, hyper: Tensor) -> Tensor:
+        first = self.amplitudes
+        bend, centre = hyper[first : first + 2 * self.inputs].view(2, -1)
+        bent: Tensor = torch.asinh((x - centre) * bend.exp()) / bend.exp()
+        return bent
+
+    def _kernel(self, a: Tensor, b: Tensor, hyper: Tensor) -> Tensor:
+        """Rational quadratic, exponent 2, of a learned map of inputs and their products."""
+        metric = hyper[self.amplitudes + 2 * self.inputs :].view(-1, self.inputs)
+        a, b = (torch.cat([x, x[:, self.rows] * x[:, self.cols]], 1) @ metric for x in (a, b))
+        squared: Tensor = torch.addmm((a**2).sum(1)[:, None] + (b**2).sum(1), a, b.T, alpha=-2.0)
+        if squared.requires_grad:
+            smooth: Tensor = (hyper[2].exp() / (1.0 + squared.clamp_min(0.0) / 4.0)).square()
+            return smooth
+        squared.clamp_min_(0.0).mul_(0.25).add_(1.0).reciprocal_().mul_(hyper[2].exp())
+        return squared.square_()
+
+    def _whiten(self, hyper: Tensor) -> Tensor:
+        points = self._bend(self.inducing, hyper)
+        own = self._kernel(points, points, hyper)
+        ridge = _JITTER * (hyper[2] * 2).exp()
+        factor = torch.linalg.cholesky(own + ridge * torch.eye(len(own)).to(own))
+        identity = torch.eye(len(own)).to(own)
+        whitening: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
+        return whitening
+
+    def _features(self, x: Tensor, hyper: Tensor, whitening: Tensor) -> Tensor:
+        kernel = self._kernel(self._bend(x, hyper), self._bend(self.inducing, hyper), hyper)
+        return torch.cat([self._polynomial(x, hyper), kernel @ whitening.T], dim=1)
+
+    def _polynomial(self, x: Tensor, hyper: Tensor) -> Tensor:
+        products = x[:, self.rows] * x[:, self.cols]
+        return torch.cat([x * hyper[0].exp(), products * self._spread(hyper)], dim=1)
+
+    def _spread(self, hyper: Tensor) -> Tensor:
+        """Give the standard deviations of the weights of products a priori."""
+        if self.amplitudes == 3:
+            return hyper[1].exp()
+        return torch.where(self.slopes, hyper[3], hyper[1]).exp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of standardised inputs, shape ``(n, features)``."""
+        return self._features(x, self.hyper, self.whitening)
+
+    def project(self, x: Tensor, weights: Tensor) -> Tensor:
+        """``forward(x) @ weights.T`` without forming the whitened features."""
+        linear, quadratic, kernel = weights.split_with_sizes(list(self.groups), dim=1)
+        products = x[:, self.rows] * x[:, self.cols]
+        bent = self._bend(x, self.hyper)
+        at = self._kernel(bent, self._bend(self.inducing, self.hyper), self.hyper)
+        return (
+            x @ (linear * self.hyper[0].exp()).T
+            + products @ (quadratic * self._spread(self.hyper)).T
+            + at @ (kernel @ self.whitening).T
+        )
+
+    def maximise_evidence(self, x: Tensor, y: Tensor) -> None:
+        """Set inducing points and hyperparameters from data with Gaussian noise.
+
+        Parameters
+        ----------
+        x
+            Inputs in random order, shape ``(n, inputs)``; the first rows become inducing points.
+        y
+            Targets of unit scale, shape ``(n,)``.
+        """
+        points, width = self.inducing.shape
+        repeats = -(-points // x.shape[0])
+        self.inducing.copy_(x.repeat(repeats, 1)[:points])
+        ends = self.amplitudes + width, self.amplitudes + 2 * width
+        self.hyper[ends[0] : ends[1]] = x.median(dim=0).values
+        y = y - y.mean()
+        start = torch.cat([self.hyper, torch.tensor([math.log(0.5)]).to(x)])
+        diagonal = torch.zeros(len(self.hyper) - ends[1], dtype=torch.bool).view(-1, width)
+        diagonal[range(width), range(width)] = True
+        polynomial = torch.zeros(len(start), dtype=torch.bool, device=x.device)
+        polynomial[: self.amplitudes] = True
+        polynomial[2], polynomial[-1] = False, True
+        separate = polynomial.clone()
+        separate[2 : ends[1]] = True
+        separate[ends[1] : -1] = diagonal.flatten().to(x.device)
+        none = start.clone()
+        none[2] = _NO_KERNEL
+        best, score = self._ascend(x, y, none, polynomial)
+        stages = [separate] if width == 1 else [separate, torch.ones_like(separate)]
+        for free in stages:
+            begun = best.clone()
+            if begun[2] == _NO_KERNEL:
+                begun[2] = start[2]
+            found, reached = self._ascend(x, y, begun, free)
+            # One nat per hyperparameter (Akaike): what does not pay for itself is not used.
+            if reached > score:
+                best, score = found, reached
+        if not math.isfinite(score):
+            raise ModelError("kernel", "the evidence is not finite", "look for constant columns")
+        self.learned.fill_(True)
+        self.hyper.copy_(best[:-1])
+        self.whitening.copy_(self._whiten(best[:-1]))
+
+    def _ascend(self, x: Tensor, y: Tensor, start: Tensor, free: Tensor) -> tuple[Tensor, float]:
+        """Maximise the bound over some hyperparameters; the bound less their number.
+
+        The search sees the first rows, the verdict all of them.
+        """
+        every_x, every_y = x, y
+        x, y = x[:_EVIDENCE_ROWS], y[:_EVIDENCE_ROWS]
+        moved = start[free].clone().requires_grad_()
+        optimiser = torch.optim.LBFGS(
+            [moved], max_iter=_EVIDENCE_STEPS, line_search_fn="strong_wolfe", history_size=20
+        )
+
+        def bound(values: Tensor) -> Tensor:
+            every = start.clone()
+            every[free] = values
+            return self._bound(x, y, every[:-1], every[-1])
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            # A weak pull keeps what the data do not determine in the range of the data.
+            pull = _PULL * ((moved - start[free]) ** 2).sum()
+            loss = pull - bound(moved) / len(y)
+            torch.autograd.backward(loss)
+            return loss
+
+        with torch.enable_grad():
+            optimiser.step(closure)  # type: ignore[no-untyped-call]
+        result = start.clone()
+        result[free] = moved.detach()
+        found = float(self._bound(every_x, every_y, result[:-1], result[-1]))
+        return result, found - int(free.sum())
+
+    def _bound(self, x: Tensor, y: Tensor, hyper: Tensor, log_noise: Tensor) -> Tensor:
+        noise = (2 * log_noise).exp() + 1e-8
+        if float(hyper[2].detach()) == _NO_KERNEL:
+            features = self._polynomial(x, hyper)
+            kernel = features[:, :0]
+        else:
+            features = self._features(x, hyper, self._whiten(hyper))
+            kernel = features[:, -self.inducing.shape[0] :]
+        inner = features.T @ features / noise + torch.eye(features.shape[1]).to(features)
+        factor = torch.linalg.cholesky(inner)
+        projected = features.T @ y / noise
+        half = torch.linalg.solve_triangular(factor, projected[:, None], upper=False)
+        fit = (y @ y) / noise - (half**2).sum()
+        volume = 2 * factor.diagonal().log().sum() + len(y) * (2 * math.pi * noise).log()
+        lost = len(y) * (2 * hyper[2]).exp() - (kernel**2).sum()
+        bound: Tensor = -0.5 * (fit + volume + lost.clamp_min(0.0) / noise)
+        return bound
+
+
+class KernelMechanism(Mechanism):
+    """Location, scale and noise shape on a `KernelBasis`; see the module.
+
+    Parameters
+    ----------
+    own, parents
+        Standardisations of the variable and of its parents.
+    categories
+        Number of categories of each parent, 0 if continuous.
+    family
+        Which parts there are.
+    config
+        Shape.
+    """
+
+    def __init__(
+        self,
+        own: Standardisation,
+        parents: Standardisation | None,
+        categories: tuple[int, ...],
+        family: Literal["additive", "heteroscedastic", "post_nonlinear"],
+        config: MechanismConfig,
+    ) -> None:
+        super().__init__(own, parents, categories)
+        self.bins = config.bins
+        self.outputs = 2 if family == "heteroscedastic" else 1
+        self.is_warped = family == "post_nonlinear"
+        pieces = 3 * config.bins - 1
+        self.constants = nn.Parameter(
+            torch.zeros(2 + pieces * (1 + self.is_warped), dtype=torch.float64),
+            requires_grad=False,
+        )
+        self.basis: KernelBasis | None = None
+        self.weights: nn.Parameter | None = None
+        if parents is not None:
+            indicators = tuple(c > 0 for c in categories for _ in range(c or 1))
+            self.basis = KernelBasis(self.width, config.points, indicators)
+            self.weights = nn.Parameter(
+                torch.zeros(self.outputs, sum(self.basis.groups), dtype=torch.float64),
+                requires_grad=False,
+            )
+
+    @torch.no_grad()
+    def start_from(self, simpler: "KernelMechanism") -> None:
+        """Take over the basis, location and noise shape of a fitted additive mechanism."""
+        if self.basis is not None and simpler.basis is not None:
+            self.basis.load_state_dict(simpler.basis.state_dict())
+        if self.weights is not None and simpler.weights is not None:
+            self.weights[0].copy_(simpler.weights[0])
+        self.constants[: simpler.constants.numel()].copy_(simpler.constants)
+
+    def raw(self, parents: Tensor) -> tuple[Tensor, Tensor]:
+        """Location and logarithm of the scale, each of shape ``(n,)`` or, if constant, ``(1,)``."""
+        if self.basis is None or self.weights is None:
+            return self.constants[:1], self.constants[1:2]
+        moved = self.basis.project(self.inputs(parents).double(), self.weights)
+        return self.add_constants(moved)
+
+    def add_constants(self, moved: Tensor) -> tuple[Tensor, Tensor]:
+        """Join what depends on parents, shape ``(n, outputs)``, with the constants."""
+        location = moved[:, 0] + self.constants[0]
+        if self.outputs == 1:
+            return location, self.constants[1:2]
+        return location, moved[:, 1] + self.constants[1]
+
+    def _monotone(self, raw: Tensor) -> zuko.transforms.MonotonicRQSTransform:
+        bins = self.bins
+        widths, heights, slopes = torch.split(raw, [bins, bins, bins - 1], dim=-1)
+        return zuko.transforms.MonotonicRQSTransform(widths, heights, slopes)
+
+    def forward_map(
+        self, z: Tensor, location: Tensor, log_scale: Tensor, shapes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Noise of standardised values, and the logarithm of its derivative.
+
+        Parameters
+        ----------
+        z
+            Shape ``(n,)``.
+        location, log_scale
+            Shape ``(n,)`` or ``(1,)``.
+        shapes
+            Constants from the third on, shape ``(constants - 2,)`` or ``(n, constants - 2)``.
+        """
+        pieces = 3 * self.bins - 1
+        log_scale = _MAX_LOG_SCALE * torch.tanh(log_scale / _MAX_LOG_SCALE)
+        total = -log_scale
+        if self.is_warped:
+            z, slope = self._monotone(shapes[..., pieces:]).call_and_ladj(z)
+            total = total + slope
+        u, slope = self._monotone(shapes[..., :pieces]).call_and_ladj(
+            (z - location) * torch.exp(-log_scale)
+        )
+        return u, total + slope
+
+    def inverse_map(self, u: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:
+        """Standardised values of noise."""
+        pieces = 3 * self.bins - 1
+        shapes = self.constants[2:]
+        log_scale = _MAX_LOG_SCALE * torch.tanh(log_scale / _MAX_LOG_SCALE)
+        z = self._monotone(shapes[:pieces]).inv(u) * torch.exp(log_scale) + location
+        unwarped: Tensor = self._monotone(shapes[pieces:]).inv(z) if self.is_warped else z
+        return unwarped
+
+    def noise(self, x: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
+        """Abduct the noise; see `Mechanism.noise`."""
+        column = x[:, None].double()
+        u, slope = self.forward_map(self.own(column)[:, 0], *self.raw(parents), self.constants[2:])
+        return u, slope + self.own.log_derivative(column)[:, 0]
+
+    def value(self, u: Tensor, parents: Tensor) -> Tensor:
+        """Variable from its noise and parents; inverse of `noise`."""
+        z = self.inverse_map(u.double(), *self.raw(parents))
+        return self.own.inverse(z[:, None])[:, 0]

@@ -1,0 +1,189 @@
+"""`acie infer` and `acie adapt`.
+
+Belongs here: parsing and printing of these commands. Does not belong here: work.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from acie_pipelines.errors import ModelError
+from acie_pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from acie_pipelines.models.counterfactual import SpectralEngine
+    from acie_pipelines.models.residual import LearnedResidual
+
+__all__ = ["adapt", "infer"]
+
+out = Console()
+err = Console(stderr=True)
+
+Model = Annotated[
+    str, typer.Option(help="Alias or number of a registered model, or a directory of one.")
+]
+
+
+def _engine(model: str) -> "tuple[SpectralEngine, str]":
+    """Engine and what to call it."""
+    from acie_pipelines.models.saved_engine import (
+        load_engine_from_directory,
+        load_registered_engine,
+    )
+
+    if Path(model).is_dir():
+        return load_engine_from_directory(Path(model)), Path(model).resolve().name
+    engine, version = load_registered_engine(Settings.from_environment(), model)
+    return engine, str(version.version)
+
+
+def _residual(path: Path) -> "LearnedResidual":
+    from acie_pipelines.models.residual import LearnedResidual
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            path, f"cannot be read ({error.strerror})", "give a file written by acie adapt"
+        ) from error
+    return LearnedResidual.from_bytes(data)
+
+
+def infer(
+    observation: Annotated[
+        Path, typer.Option(help="SDSS spec, DESI coadd or spectra, or file of acie simulate.")
+    ],
+    do: Annotated[str, typer.Option(help="Question, as 'stellar_mass*=2, metallicity=8.9 dex'.")],
+    model: Model = "production",
+    adaptation: Annotated[
+        Path | None, typer.Option(help="What acie adapt learned from the survey's own spectra.")
+    ] = None,
+    row: Annotated[int, typer.Option(help="Which spectrum of a file with several.")] = 0,
+    result: Annotated[Path | None, typer.Option("--out", help="HDF5 file of the answer.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG of the answer.")] = None,
+    draws: Annotated[int, typer.Option(help="Posterior draws.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what a galaxy's spectrum would have been under an intervention."""
+    from acie_pipelines.models.adaptation import adapted
+    from acie_pipelines.models.query import answer, on_grid, questions
+    from acie_pipelines.models.query_figure import write_figure
+    from acie_pipelines.models.query_file import summary, write_result
+    from acie_pipelines.observations.spectra import read_spectrum
+
+    questions(do)
+    observed = read_spectrum(observation, row=row)
+    engine, version = _engine(model)
+    if adaptation is not None or observed.survey != "simulation":
+        engine = adapted(engine, None if adaptation is None else _residual(adaptation))
+    spectrum = on_grid(observed, engine.decoder.preset)
+    with err.status(f"abducting {spectrum.name}, then do({do})"):
+        found = answer(engine, spectrum, do, model=version, draws=draws, seed=seed)
+    if result is not None:
+        write_result(result, found)
+    if plot is not None:
+        write_figure(plot, found)
+    body = summary(found)
+    if as_json:
+        typer.echo(json.dumps(body))
+    else:
+        _show(body)
+
+
+def _show(body: dict[str, Any]) -> None:
+    table = Table(
+        "Property",
+        r"Before \[90 %]",
+        r"After \[90 %]",
+        "Unit",
+        title=f"{body['observation']}: do({body['question']}), model {body['model']}",
+        title_justify="left",
+    )
+    for name, latent in body["latent"].items():
+        before, after = (_interval(latent[when]) for when in ("before", "after"))
+        style = "bold" if name in body["support"] else "" if before != after else "dim"
+        table.add_row(name, before, after, latent["unit"], style=style)
+    out.print(table)
+    tolerance = body["confidence_tolerance"]
+    out.print(f"confidence {body['confidence']:.0%} that a pixel is within {tolerance:.0%}")
+    for name, score in body["support"].items():
+        out.print(f"support of {name}: {score:.2g}")
+    out.print(f"chi-square per pixel {body['chi_square_per_pixel']:.2f}")
+    laws = body["physics_residuals"]
+    out.print(
+        "physics residuals: "
+        + ", ".join(f"{law} {both['counterfactual']:.1e}" for law, both in laws.items()),
+        soft_wrap=True,
+    )
+    for effect in body["identification"]:
+        adjust = ", ".join(effect["adjustment"]) or "nothing"
+        out.print(
+            f"{effect['treatment']} → spectrum: {effect['status']}, adjusted for {adjust}; assumes "
+            + "; ".join(effect["assumptions"]),
+            soft_wrap=True,
+        )
+    for warning in body["warnings"]:
+        err.print(f"[yellow]warning:[/] {warning}", soft_wrap=True, highlight=False)
+
+
+def _interval(edges: list[float]) -> str:
+    low, middle, high = edges
+    digits = 4 if 0 < abs(high - low) < 0.01 else 2
+    return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]".replace("[", r"\[")
+
+
+def adapt(
+    spectra: Annotated[list[Path], typer.Argument(help="SDSS or DESI spectra of galaxies.")],
+    result: Annotated[Path, typer.Option("--out", help="File of what was learned.")],
+    model: Model = "production",
+    seed: Annotated[int, typer.Option(help="Of starts and held-out pixels.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Learn from a survey's own spectra, without labels, what the physics leaves out.
+
+    Prints how well galaxies are fitted that taught nothing (five-fold cross-validation).
+    """
+    from dataclasses import asdict
+
+    from acie_pipelines.models.adaptation import adapt as learn
+    from acie_pipelines.models.query import on_grid
+    from acie_pipelines.observations.spectra import read_spectrum
+    from acie_pipelines.storage import atomic_writer
+
+    engine, version = _engine(model)
+    preset = engine.decoder.preset
+    observed = [on_grid(read_spectrum(path), preset) for path in spectra]
+    found = learn(engine, observed, seed=seed, progress=err.print)
+    with atomic_writer(result) as handle:
+        handle.write(found.residual.to_bytes())
+    if as_json:
+        fits = [asdict(fit) for fit in found.fits]
+        norm = found.residual.spectral_norm
+        typer.echo(json.dumps({"model": version, "spectral_norm": norm, "held_out": fits}))
+        return
+    table = Table(
+        "Galaxy",
+        "z",
+        "χ²/pixel before",
+        "after",
+        "hidden pixels in 90 %",
+        "worst at rest (Angstrom)",
+        title=f"held-out fits; residual in {result}",
+        title_justify="left",
+    )
+    for fit in found.fits:
+        worst = ", ".join(f"{start:.0f} ({value:.1f})" for start, value in fit.worst)
+        table.add_row(
+            fit.name,
+            f"{fit.redshift:.4f}",
+            f"{fit.before:.2f}",
+            f"{fit.after:.2f}",
+            f"{fit.coverage:.0%}",
+            worst,
+        )
+    out.print(table)

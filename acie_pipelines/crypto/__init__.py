@@ -1,0 +1,1 @@
+"""Encryption of tiles, sealed archives of original files, and the keys for both."""

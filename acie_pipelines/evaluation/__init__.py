@@ -1,0 +1,1 @@
+"""Judging models and measuring speed, always against something independent."""

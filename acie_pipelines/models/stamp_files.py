@@ -1,0 +1,68 @@
+"""Pictures of galaxies as stamps.
+
+Belongs here: decoding picture files to display values. Does not belong here: labels
+(`acie_pipelines.training.efigi`), scaling for a network (`images`).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acie_pipelines.errors import FormatMismatchError, InvalidGeometryError
+
+__all__ = ["read_stamps"]
+
+_SHAPE: Final = (88, 88, 3)
+_JPEG: Final = b"\xff\xd8\xff"
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+
+
+def read_stamps(paths: Sequence[Path]) -> NDArray[np.uint8]:
+    """Decode JPEG and PNG files.
+
+    Parameters
+    ----------
+    paths
+        RGB pictures of 88 x 88 pixels.
+
+    Returns
+    -------
+    NDArray
+        Display values, shape ``(n, 3, 88, 88)``.
+
+    Raises
+    ------
+    FormatMismatchError
+        If a file is no such picture, or damaged.
+    InvalidGeometryError
+        If it has another size.
+    """
+    import imagecodecs
+
+    stamps = np.empty((len(paths), _SHAPE[2], *_SHAPE[:2]), dtype=np.uint8)
+    for number, path in enumerate(paths):
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise FormatMismatchError(
+                path, f"cannot be read ({error.strerror})", "give the path of a picture"
+            ) from error
+        decoders = {_JPEG: imagecodecs.jpeg_decode, _PNG: imagecodecs.png_decode}
+        decode = next((each for magic, each in decoders.items() if data.startswith(magic)), None)
+        if decode is None:
+            raise FormatMismatchError(path, "is no JPEG or PNG", "convert it to one of them")
+        try:
+            picture = decode(data)
+        except Exception as error:  # a damaged picture can fail in any way
+            raise FormatMismatchError(path, "cannot be decoded", "take another copy") from error
+        if picture.shape != _SHAPE or picture.dtype != np.uint8:
+            raise InvalidGeometryError(
+                path,
+                f"has shape {picture.shape} and dtype {picture.dtype}",
+                f"give an RGB picture of shape {_SHAPE} and 8 bits",
+            )
+        stamps[number] = picture.transpose(2, 0, 1)
+    return stamps

@@ -1,0 +1,1 @@
+"""Computing on ciphertexts: roles, layers, statistics, retrieval, workers."""

@@ -1,0 +1,389 @@
+"""The ``counterfactual_model`` dataset: posterior and mechanisms of simulated galaxies, resumable.
+
+Belongs here: what is trained from a file of simulated galaxies, checkpoints, outputs with hashes.
+Does not belong here: the optimiser loop (`acie_pipelines.models.posterior_training`), reading the
+result (`acie_pipelines.models.saved_engine`) or what MLflow sees
+(`acie_pipelines.training.tracking`).
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import torch
+
+from acie_pipelines.causal.fitting import FitConfig, fit_scm
+from acie_pipelines.causal.graph import CausalGraph
+from acie_pipelines.causal.mechanisms import MechanismConfig
+from acie_pipelines.causal.scm import StructuralCausalModel
+from acie_pipelines.causal.selection import fit_chosen_families
+from acie_pipelines.errors import ConfigurationError, IntegrityError, ModelError
+from acie_pipelines.models.counterfactual import LearnedMechanisms, SpectralEngine
+from acie_pipelines.models.decoder import SpectralDecoder
+from acie_pipelines.models.posterior import AmortisedPosterior, PosteriorConfig
+from acie_pipelines.models.posterior_monitor import CollapseMonitor
+from acie_pipelines.models.posterior_training import (
+    PosteriorEpoch,
+    PosteriorFitter,
+    PosteriorTraining,
+)
+from acie_pipelines.models.saved_engine import CURVES_FILE, KIND, engine_files
+from acie_pipelines.provenance import (
+    Manifest,
+    Output,
+    new_generation,
+    reusable_manifest,
+)
+from acie_pipelines.simulation.galaxy import galaxy_graph
+from acie_pipelines.simulation.presets import preset
+from acie_pipelines.storage import Store
+from acie_pipelines.training.spectra_file import SpectraFile
+
+__all__ = [
+    "CounterfactualTracker",
+    "CounterfactualTraining",
+    "MechanismTraining",
+    "NetworkShape",
+    "learn_mechanisms",
+    "learnable_graph",
+    "read_curves",
+    "train_counterfactual_model",
+]
+
+_STATE: Final = "star_formation_state"
+
+Families = Literal["chosen", "additive", "heteroscedastic", "post_nonlinear", "spline"]
+
+
+@dataclass(frozen=True)
+class MechanismTraining:
+    """How the mechanisms between properties are learned.
+
+    Attributes
+    ----------
+    rows
+        Galaxies to learn from, at most.
+    families
+        One family for all continuous variables, or ``chosen``: the kernel family that predicts
+        held-out galaxies best, variable by variable, at three times the cost.
+    shape, fit
+        Of the mechanisms, and of their fit.
+    """
+
+    rows: int = 10_000
+    families: Families = "chosen"
+    shape: MechanismConfig = field(default_factory=MechanismConfig)
+    fit: FitConfig = field(default_factory=lambda: FitConfig(max_epochs=40))
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """As of `acie_pipelines.models.posterior.PosteriorConfig`, on the grid of the spectra."""
+
+    hidden: int = 256
+    blocks: int = 2
+    transforms: int = 2
+    spline_hidden: int = 64
+
+
+@dataclass(frozen=True)
+class CounterfactualTraining:
+    """What decides the model, and how often its state is saved.
+
+    Attributes
+    ----------
+    network, posterior
+        Shape of the amortised posterior, and its training.
+    mechanisms
+        Learning of the mechanisms.
+    refinement_steps
+        Of the engine's answers.
+    most_nats_lost
+        Entropy that the posterior's draws may lack before it counts as collapsed.
+    checkpoint_minutes
+        A checkpoint is written after the first epoch that ends this long after the last one.
+    """
+
+    network: NetworkShape = field(default_factory=NetworkShape)
+    posterior: PosteriorTraining = field(default_factory=PosteriorTraining)
+    mechanisms: MechanismTraining = field(default_factory=MechanismTraining)
+    refinement_steps: int = 40
+    most_nats_lost: float = 6.0
+    checkpoint_minutes: float = 5.0
+
+    def parameters(self) -> dict[str, Any]:
+        """List what the result depends on; checkpoints do not change it."""
+        body = asdict(self)
+        del body["checkpoint_minutes"]
+        return body
+
+
+class CounterfactualTracker(Protocol):
+    """Where a training is reported."""
+
+    def start(self, parameters: Mapping[str, Any], data_sha256: str, code_version: str) -> str:
+        """Open a run and return its id."""
+        ...
+
+    def epoch(self, epoch: PosteriorEpoch) -> None:
+        """Report one epoch."""
+        ...
+
+    def finish(
+        self,
+        graph: CausalGraph,
+        history: list[PosteriorEpoch],
+        model: Manifest,
+        files: Mapping[str, bytes],
+    ) -> None:
+        """Report the result with the model's files and close the run."""
+        ...
+
+    def fail(self) -> None:
+        """Close the run as failed."""
+        ...
+
+
+def learnable_graph() -> CausalGraph:
+    """Graph of the simulated galaxy whose star formation state is a category to be learned."""
+    graph = galaxy_graph()
+    state = replace(
+        graph.nodes[_STATE], mechanism="categorical", categories=("star-forming", "quenched")
+    )
+    return CausalGraph(state if n == _STATE else node for n, node in graph.nodes.items())
+
+
+def learn_mechanisms(data: SpectraFile, config: MechanismTraining) -> StructuralCausalModel:
+    """Fit a causal model to the properties of the galaxies in a file."""
+    graph = learnable_graph()
+    train, validation = data.table(graph, config.rows)
+    if config.families == "chosen":
+        return fit_chosen_families(graph, train, validation, config.shape, config.fit)
+    declared = CausalGraph(
+        node if node.categories else replace(node, mechanism=config.families)
+        for node in graph.nodes.values()
+    )
+    model = StructuralCausalModel(declared, config.shape, seed=config.fit.seed)
+    fit_scm(model, train, validation, config.fit)
+    return model.eval()
+
+
+def train_counterfactual_model(
+    store: Store,
+    key: str,
+    path: Path,
+    config: CounterfactualTraining,
+    *,
+    code_version: str,
+    data: Manifest | None = None,
+    tracker: CounterfactualTracker | None = None,
+    progress: Callable[[PosteriorEpoch], None] | None = None,
+    checkpoint_prefix: str = "checkpoints",
+) -> Manifest:
+    """Train a counterfactual model of spectra.
+
+    A run that was killed goes on from its last checkpoint and, on a CPU with as many threads, ends
+    with the same bytes as one that was not.
+
+    Parameters
+    ----------
+    store, key
+        Where the model is kept.
+    path
+        Simulated galaxies; read as a stream.
+    config
+        Shape, length and checkpoint interval.
+    code_version
+        Version of the code, for provenance.
+    data
+        Dataset that the file is from, if any.
+    tracker
+        Where to report; nowhere by default.
+    progress
+        Called after each epoch.
+    checkpoint_prefix
+        Prefix in the store below which checkpoints are kept while training.
+
+    Returns
+    -------
+    Manifest
+        Kind ``counterfactual_model``; attributes hold validation losses, epochs, the device and
+        how it was used, the simulation and the tracker's run id.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file cannot be trained from.
+    IntegrityError
+        If it is not the file of its dataset.
+    ModelError
+        If training diverges or collapses, or a checkpoint cannot be read.
+    """
+    source = SpectraFile(path)
+    if preset(source.simulation.preset).continuum_modes:
+        raise ConfigurationError(
+            path, "has nuisance modes that the decoder does not model", "use another preset"
+        )
+    digest = _sha256(path)
+    if data is not None and digest not in {output.sha256 for output in data.outputs}:
+        raise IntegrityError(
+            path, "content does not match the hash in its manifest", "simulate the galaxies again"
+        )
+    inputs = (data.as_input(),) if data is not None else ()
+    parameters = config.parameters() | {"data": {"sha256": digest, "request": source.request}}
+    ready = reusable_manifest(
+        store, KIND, key, inputs=inputs, code_version=code_version, parameters=parameters
+    )
+    if ready is not None:
+        return ready
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    checkpoint = _Checkpoint(store, checkpoint_prefix, [key, parameters, code_version], config)
+    run_id = None
+    if tracker is not None:
+        run_id = tracker.start(parameters, digest, code_version)
+    try:
+        mechanisms = checkpoint.mechanisms(lambda: learn_mechanisms(source, config.mechanisms))
+        decoder = SpectralDecoder(source.simulation.preset)
+        validation = source.validation()
+        shape = PosteriorConfig(source.pixels, **asdict(config.network))
+        fitter = PosteriorFitter(
+            AmortisedPosterior(shape, seed=config.posterior.seed).to(device),
+            source,
+            validation,
+            config.posterior,
+            monitor=CollapseMonitor(
+                validation,
+                decoder,
+                most_nats_lost=config.most_nats_lost,
+                seed=config.posterior.seed,
+            ),
+        )
+        checkpoint.restore(fitter)
+        _run(fitter, checkpoint, tracker, progress)
+        engine = SpectralEngine(
+            fitter.finish().cpu(),
+            decoder,
+            LearnedMechanisms(mechanisms),
+            refinement_steps=config.refinement_steps,
+        )
+        curves = json.dumps([asdict(epoch) for epoch in fitter.history], indent=1)
+        files = engine_files(engine) | {CURVES_FILE: curves.encode() + b"\n"}
+        best = min(fitter.history, key=lambda epoch: epoch.validation["density"])
+        attributes = {
+            "validation_loss_nats": best.validation,
+            "best_epoch": best.epoch,
+            "epochs": len(fitter.history),
+            "monitors": best.monitors,
+            "galaxies": source.count,
+            "preset": source.simulation.preset,
+            "simulation_seed": source.simulation.seed,
+            "device": device.type,
+            "acceleration": asdict(fitter.acceleration),
+            "torch": str(torch.__version__),
+        } | ({"mlflow_run_id": run_id} if run_id is not None else {})
+        with new_generation(
+            store, KIND, key, inputs=inputs, code_version=code_version, parameters=parameters
+        ) as generation:
+            for name, content in files.items():
+                store.write_bytes(f"{generation.prefix}/{name}", content)
+            outputs = tuple(Output(n, hashlib.sha256(d).hexdigest()) for n, d in files.items())
+            manifest = generation.commit(outputs, attributes)
+        if tracker is not None:
+            tracker.finish(mechanisms.graph, fitter.history, manifest, files)
+    except BaseException:
+        if tracker is not None:
+            tracker.fail()
+        raise
+    checkpoint.delete()
+    return manifest
+
+
+def read_curves(store: Store, manifest: Manifest) -> list[PosteriorEpoch]:
+    """Read what each epoch of a training brought."""
+    curves = json.loads(store.read_bytes(f"{manifest.prefix}/{CURVES_FILE}"))
+    return [PosteriorEpoch(**epoch) for epoch in curves]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _run(
+    fitter: PosteriorFitter,
+    checkpoint: "_Checkpoint",
+    tracker: CounterfactualTracker | None,
+    progress: Callable[[PosteriorEpoch], None] | None,
+) -> None:
+    if tracker is not None:
+        for epoch in fitter.history:  # those of the interrupted run
+            tracker.epoch(epoch)
+    while not fitter.finished:
+        epoch = fitter.epoch()
+        checkpoint.save_if_due(fitter)
+        if tracker is not None:
+            tracker.epoch(epoch)
+        if progress is not None:
+            progress(epoch)
+
+
+class _Checkpoint:
+    """State of an unfinished training, under the digest of all that decides its result."""
+
+    def __init__(
+        self, store: Store, prefix: str, request: list[Any], config: CounterfactualTraining
+    ) -> None:
+        text = json.dumps(request, sort_keys=True).encode()
+        self._store, self._seconds = store, 60 * config.checkpoint_minutes
+        self._directory = f"{prefix}/{hashlib.sha256(text).hexdigest()}"
+        self._saved_at = time.monotonic()
+
+    def mechanisms(self, learn: Callable[[], StructuralCausalModel]) -> StructuralCausalModel:
+        """Give the mechanisms that were learned before, or learn and keep them."""
+        name = f"{self._directory}/mechanisms.pt"
+        if self._store.exists(name):
+            state = self._load(name)
+            weights = state["weights"].numpy().tobytes()
+            return StructuralCausalModel.load(state["spec"].encode(), weights)
+        model = learn()
+        # As they will be loaded, so that an interruption changes nothing.
+        spec, weights = json.dumps(model.spec()), model.weights()
+        kept = torch.frombuffer(bytearray(weights), dtype=torch.uint8)
+        self._save(name, {"spec": spec, "weights": kept})
+        return StructuralCausalModel.load(spec.encode(), weights)
+
+    def restore(self, fitter: PosteriorFitter) -> None:
+        """Bring a new training to where the interrupted one was, if there was one."""
+        name = f"{self._directory}/posterior.pt"
+        if self._store.exists(name):
+            fitter.restore(self._load(name))
+
+    def _load(self, name: str) -> dict[str, Any]:
+        try:
+            data = BytesIO(self._store.read_bytes(name))
+            state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged archive can fail in any way
+            raise ModelError(
+                name, f"cannot be restored ({error})", "delete it to train from the start"
+            ) from error
+        return state
+
+    def _save(self, name: str, state: Mapping[str, Any]) -> None:
+        buffer = BytesIO()
+        torch.save(dict(state), buffer)
+        self._store.write_bytes(name, buffer.getvalue())
+
+    def save_if_due(self, fitter: PosteriorFitter) -> None:
+        """Save after the configured number of minutes."""
+        if time.monotonic() - self._saved_at >= self._seconds:
+            self._save(f"{self._directory}/posterior.pt", fitter.state())
+            self._saved_at = time.monotonic()
+
+    def delete(self) -> None:
+        """Forget the state once the result is published."""
+        self._store.delete(self._directory)

@@ -1,0 +1,97 @@
+"""Walks provenance from a result back to the observation's bytes, without any service.
+
+Belongs here: where the walk starts. Does not belong here: the walk itself (`provenance`).
+"""
+
+from collections.abc import Callable
+
+from acie_pipelines.errors import IntegrityError
+from acie_pipelines.provenance import (
+    InputRef,
+    Manifest,
+    current_manifest,
+    read_manifest,
+    verify_chain,
+)
+from acie_pipelines.settings import Settings
+from acie_pipelines.storage import Store
+
+__all__ = ["verify_everything", "verify_model", "verify_observation"]
+
+Report = Callable[[Manifest], None]
+
+_DERIVED_KINDS = ("tiles", "mosaic", "ciphertexts", "encrypted_statistics", "archive")
+
+
+def verify_observation(store: Store, key: str, report: Report) -> int:
+    """Verify everything made from one observation.
+
+    Parameters
+    ----------
+    report
+        Called with every dataset that has been verified.
+
+    Returns
+    -------
+    int
+        Number of datasets verified.
+
+    Raises
+    ------
+    IntegrityError
+        Names the first thing that does not match; also if there is no such observation.
+    """
+    # The observation itself must exist; what is made from it may still be to come.
+    return verify_chain(
+        store,
+        current_manifest(store, "observation", key),
+        *(
+            current_manifest(store, kind, key)
+            for kind in _DERIVED_KINDS
+            if store.exists(f"{kind}/{key}/current.json")
+        ),
+        report=report,
+    )
+
+
+def verify_model(settings: Settings, name: str, report: Report) -> int:
+    """Verify a registered model back to its catalogue and observations.
+
+    Parameters
+    ----------
+    name
+        An alias such as ``production``, or a version number.
+
+    Raises
+    ------
+    IntegrityError
+        Names the first thing that does not match.
+    """
+    from acie_pipelines.promotion import open_registry, resolve_version
+
+    version = resolve_version(open_registry(settings), name)
+    ref: InputRef = version.manifest
+    store = Store(settings.storage_url)
+    manifest = read_manifest(store, ref.kind, ref.key, ref.generation)
+    if manifest.digest != ref.digest:
+        raise IntegrityError(
+            manifest.prefix,
+            f"is not the release that version {version.version} was registered from",
+            "register the model again",
+        )
+    return verify_chain(store, manifest, report=report)
+
+
+def verify_everything(store: Store, report: Report) -> int:
+    """Verify every observation in the store.
+
+    A refused or interrupted one leaves no dataset behind. One that has lost its own while something
+    made from it is still there does not pass.
+    """
+    keys = {
+        key
+        for kind in ("observation", *_DERIVED_KINDS)
+        for key in store.names(kind)
+        if store.exists(f"{kind}/{key}/current.json")
+    }
+    return sum(verify_observation(store, key, report) for key in sorted(keys))

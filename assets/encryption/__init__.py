@@ -1,0 +1,1 @@
+"""Tiles as Paillier ciphertexts, and an authenticated archive of the original file."""

@@ -1,0 +1,90 @@
+"""Sums of encrypted tiles, made without any private key."""
+
+import dagster as dg
+
+from acie_pipelines.crypto.vault import KeyVault
+from acie_pipelines.errors import AcieError
+from acie_pipelines.io_managers import DATASET
+from acie_pipelines.materialization import (
+    Materialization,
+    check,
+    code_version,
+    failure,
+    materialize,
+)
+from acie_pipelines.partitions import observation_partitions
+from acie_pipelines.provenance import Manifest, current_manifest, read_manifest
+from acie_pipelines.resources import PublicKeysResource, StoreResource, VaultResource
+from acie_pipelines.secure.statistics import KIND, differing_planes
+from acie_pipelines.secure.statistics import encrypted_statistics as compute
+from acie_pipelines.storage import Store
+
+
+@dg.asset(
+    partitions_def=observation_partitions,
+    group_name="encryption",
+    kinds={"zarr", "rust"},
+    owners=["team:security"],
+    metadata={DATASET: KIND},
+    code_version="1",
+    retry_policy=dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL),
+    automation_condition=dg.AutomationCondition.eager(),
+)
+def encrypted_statistics(
+    context: dg.AssetExecutionContext,
+    storage: StoreResource,
+    public_keys: PublicKeysResource,
+    encrypted_tiles: Manifest,
+) -> Materialization:
+    """The sum of every tile of every plane, as Paillier ciphertexts.
+
+    Computed on ciphertexts with the public key alone: whoever made it has learned nothing but the
+    geometry. The sums are exact, and their total is the flux of the observation.
+    """
+    try:
+        key = public_keys.open().public_key(encrypted_tiles.attributes["key_id"])
+        version = code_version(context)
+        manifest = compute(storage.open(), encrypted_tiles, key, code_version=version)
+    except AcieError as error:
+        raise failure(error) from error
+    planes = manifest.attributes["planes"]
+    metadata = {
+        "planes": len(planes),
+        "sums": sum(len(plane["tiles"]) for plane in planes),
+        "ciphertexts": len(manifest.outputs),
+        "key_id": manifest.attributes["key_id"],
+    }
+    yield from materialize(manifest, metadata)
+
+
+@dg.asset_check(
+    asset="encrypted_statistics",
+    description="Decrypted by the owner, the sum of every tile equals that of the plaintext tile, "
+    "to the last bit.",
+)
+def sums_equal_plaintext(
+    context: dg.AssetCheckExecutionContext, storage: StoreResource, vault: VaultResource
+) -> dg.AssetCheckResult:
+    """Compare encrypted with plaintext sums, with the owner's key and in a step of its own."""
+    partition = context.op_execution_context.partition_key
+    return _compare(storage.open(), partition, vault.open())
+
+
+def _compare(store: Store, key: str, keys: KeyVault) -> dg.AssetCheckResult:
+    name = "sums_equal_plaintext"
+    try:
+        statistics = current_manifest(store, KIND, key)
+        (used,) = statistics.inputs
+        ciphertexts = read_manifest(store, used.kind, used.key, used.generation)
+        (used,) = ciphertexts.inputs
+        tiles = read_manifest(store, used.kind, used.key, used.generation)
+        private_key = keys.private_key(statistics.attributes["key_id"])
+        differing = differing_planes(store, statistics, tiles, private_key)
+    except AcieError as error:
+        return check(name, False, description=str(error))
+    return check(
+        name,
+        not differing,
+        description=f"planes that differ: {', '.join(differing)}" if differing else None,
+        planes=len(statistics.attributes["planes"]),
+    )

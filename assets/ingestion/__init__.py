@@ -1,0 +1,1 @@
+"""Raw observations and catalogues, validated and fingerprinted."""

@@ -1,0 +1,1 @@
+"""The model's way through the registry, one audited move per asset."""

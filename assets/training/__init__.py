@@ -1,0 +1,1 @@
+"""The training table and the structural causal model fitted to it."""

@@ -1,0 +1,125 @@
+"""`acie train` and `acie validate`, and what the benchmark does without a GPU."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from acie_pipelines import cli
+from acie_pipelines.errors import ConfigurationError, PromotionError
+from acie_pipelines.models.saved_engine import load_engine
+from acie_pipelines.provenance import current_manifest
+from acie_pipelines.settings import Settings
+from acie_pipelines.storage import Store
+
+YAML = """
+data: {data}
+network: {{hidden: 32, blocks: 1, transforms: 1, spline_hidden: 16}}
+posterior: {{steps: 20, epoch_steps: 10, batch: 64, learning_rate: 2.0e-3}}
+mechanisms:
+  rows: 400
+  families: spline
+  shape: {{hidden: 8, bins: 4}}
+  fit: {{max_epochs: 1}}
+checkpoint_minutes: 1
+"""
+
+
+def invoke(*arguments: str) -> str:
+    result = CliRunner().invoke(cli.app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_model_is_trained_from_a_file_and_tracked(
+    settings: Settings, galaxies_file: Path, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    torch.set_num_threads(1)
+    config = tmp_path / "train.yaml"
+    config.write_text(YAML.format(data=galaxies_file))
+    output = invoke("train", "--config", str(config), "--experiment-name", "first-look")
+    assert "nats after 2 epochs, in counterfactual_model/first-look/" in output
+    store = Store(settings.storage_url)
+    model = current_manifest(store, "counterfactual_model", "first-look")
+    assert load_engine(store, model).posterior.config.hidden == 32
+    client = MlflowClient(tracking_uri=settings.mlflow_tracking_uri)
+    run = client.get_run(model.attributes["mlflow_run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.posterior.steps"] == "20"
+    assert run.data.params["training.mechanisms.families"] == "spline"
+    assert run.data.tags["acie.counterfactual_model.digest"] == model.digest
+    for name in (
+        "train.density",
+        "validation.density",
+        "validation.location",
+        "gradient_norm",
+        "entropy.latent.lost",
+        "physics.outside_support",
+    ):
+        history = client.get_metric_history(run.info.run_id, name)
+        assert [point.step for point in history] == [1, 2], name
+    assert {item.path for item in client.list_artifacts(run.info.run_id)} == {
+        "loss_curves.png",
+        "monitors.png",
+        "causal_graph.png",
+        "causal_graph.yaml",
+        "environment.json",
+        "model",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("steps: 3", "names no data"),
+        ("data: x.h5\nsteps: 3", "unknown steps"),
+        ("data: x.h5\nposterior: {steps: many}", "posterior.steps is 'many'"),
+        ("data: x.h5\nmechanisms: {families: best}", "mechanisms.families is 'best'"),
+        ("data: x.h5\nposterior: 3", "is no mapping"),
+        ("data: x.h5", "x.h5"),
+        ("[", "cannot be read"),
+    ],
+)
+def test_configurations_that_say_nothing_are_refused(
+    home: Path, tmp_path: Path, text: str, what: str
+) -> None:
+    config = tmp_path / "train.yaml"
+    config.write_text(text)
+    with pytest.raises(ConfigurationError, match=what):
+        invoke("train", "--config", str(config), "--experiment-name", "name")
+
+
+def test_names_and_versions_that_do_not_exist_are_refused(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="plain name"):
+        invoke("train", "--config", "x.yaml", "--experiment-name", "../up")
+    (home / "acie").mkdir()
+    with pytest.raises(PromotionError, match="no such model version"):
+        invoke("validate", "--model", "candidate")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="cuda: is not present"):
+        invoke("bench", "counterfactual", "--device", "cuda")
+    with pytest.raises(ConfigurationError, match="abacus: is unknown"):
+        invoke("bench", "counterfactual", "--device", "abacus")
+
+
+def test_throughput_is_measured_against_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    from acie_pipelines.evaluation import training_throughput
+    from acie_pipelines.evaluation.bench import Row
+
+    monkeypatch.setattr(training_throughput, "_GALAXIES", 400)
+    monkeypatch.setattr(training_throughput, "_STEPS", {"cpu": 1})
+    monkeypatch.setattr(training_throughput, "_BATCH", {"cpu": 32})
+    monkeypatch.setattr(training_throughput, "_MATRIX", {"cpu": 64})
+    rows: list[Row] = []
+    training_throughput.run(rows.append, device="cpu")
+    (row,) = rows
+    assert row.name == "counterfactual/training/cpu"
+    assert row.ours > 0 and row.peer > 0 and row.floor is not None and row.floor > row.ours
+    assert json.dumps(vars(row))
