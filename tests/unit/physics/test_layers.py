@@ -68,7 +68,8 @@ def test_mass_of_a_constant_star_formation_rate() -> None:
 def test_dimming_with_redshift() -> None:
     redshift = torch.tensor([0.1, 0.3], dtype=torch.float64)
     distance = luminosity_distance_mpc(redshift)
-    luminosity = torch.rand(2, 5, dtype=torch.float64) + 1
+    random = torch.Generator().manual_seed(1)
+    luminosity = torch.rand(2, 5, dtype=torch.float64, generator=random) + 1
     watts = luminosity * 3.828e26 / (4 * math.pi * (distance[:, None] * 3.0856775814913673e22) ** 2)
     # W/m2 is 1e3 erg/s/cm2.
     flux = watts * 1e3 * 1e17 / (1 + redshift[:, None])
@@ -83,7 +84,7 @@ def test_negative_flux_is_seen() -> None:
 
 
 def test_blurring_keeps_the_flux_of_a_stamp() -> None:
-    sharp = torch.rand(2, 8, 8)
+    sharp = torch.rand(2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert not stamp_flux_residual(sharp, sharp).any()
     assert stamp_flux_residual(sharp, 0.9 * sharp).tolist() == pytest.approx([-0.1, -0.1])
 
