@@ -19,6 +19,7 @@ from acie_pipelines.cli_infer import adapt, infer
 from acie_pipelines.cli_keys import keys
 from acie_pipelines.cli_scm import scm
 from acie_pipelines.cli_secure import secure
+from acie_pipelines.cli_secure_attest import newest_by_attestation
 from acie_pipelines.cli_simulate import simulate
 from acie_pipelines.cli_train import train, validate
 from acie_pipelines.errors import AcieError, ConfigurationError
@@ -145,9 +146,9 @@ def verify(
     elif model is not None:
         count = verify_model(settings, model, report)
     elif key is not None:
-        count = verify_observation(store, key, report)
+        count = verify_observation(store, key, report, newest=newest_by_attestation(out))
     else:
-        count = verify_everything(store, report)
+        count = verify_everything(store, report, newest=newest_by_attestation(out))
     out.print(f"{count} datasets verified")
 
 
@@ -156,9 +157,11 @@ def _audit(
 ) -> int:
     """Verify what is sealed, back to the ledger."""
     from acie_pipelines.ledger import Ledger
+    from acie_pipelines.secure.attestation import Attestations
     from acie_pipelines.secure.auditor import Auditor
 
-    auditor = Auditor(store, Ledger(settings.database_url))
+    url = settings.database_url
+    auditor = Auditor(store, Ledger(url), Attestations(url))
     return auditor.verify_all(report) if key is None else auditor.verify(key, report)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from acie_pipelines.cli_outcomes import Json, report
+from acie_pipelines.cli_secure_attest import attest
 from acie_pipelines.cli_secure_legacy import restore_legacy
 from acie_pipelines.cli_secure_models import classify
 from acie_pipelines.cli_secure_retrieval import index, query
@@ -92,6 +93,7 @@ def verify(
     raise typer.Exit(0 if fine else 1)
 
 
+secure.command()(attest)
 secure.command()(classify)
 secure.command("restore-legacy")(restore_legacy)
 secure.command("seal-tree")(seal_tree)

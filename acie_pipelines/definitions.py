@@ -28,6 +28,7 @@ from acie_pipelines.execution import default_executor
 from acie_pipelines.io_managers import ManifestIOManager, UnitIOManager
 from acie_pipelines.jobs import build_jobs
 from acie_pipelines.resources import (
+    AttestationsResource,
     InboxResource,
     LedgerResource,
     PublicKeysResource,
@@ -86,6 +87,7 @@ def build_defs(
         "storage": storage,
         "inbox": InboxResource(url=settings.inbox_url),
         "ledger": LedgerResource(database_url=settings.database_url),
+        "attestations": AttestationsResource(database_url=settings.database_url),
         "public_keys": PublicKeysResource(
             keys_file=str(settings.keys_file),
             public_keys_file=None

@@ -23,6 +23,7 @@ __all__ = [
     "PromotionError",
     "RevokedKeyError",
     "RoleError",
+    "RollbackError",
     "StorageError",
     "TamperedDataError",
     "TruncatedFileError",
@@ -64,6 +65,10 @@ class StorageError(AcieError):
 
 class IntegrityError(AcieError):
     """Stored data do not match the manifest that describes them."""
+
+
+class RollbackError(IntegrityError):
+    """An earlier generation of a dataset was put in the place of a newer one."""
 
 
 class ObservationError(AcieError):

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from acie_pipelines.crypto.public_keys import PublicKeys
     from acie_pipelines.crypto.vault import KeyVault
     from acie_pipelines.registry.registry import ModelRegistry
+    from acie_pipelines.secure.attestation import Attestations
     from acie_pipelines.secure.queue import WorkQueue
     from acie_pipelines.training.tracking import CounterfactualTracker, MlflowTracker
 
 __all__ = [
     "EXPERIMENT",
+    "AttestationsResource",
     "InboxResource",
     "LedgerResource",
     "PublicKeysResource",
@@ -58,6 +60,18 @@ class LedgerResource(dg.ConfigurableResource[Any]):
     def open(self) -> Ledger:
         """Open the ledger."""
         return Ledger(self.database_url)
+
+
+class AttestationsResource(dg.ConfigurableResource[Any]):
+    """Which generations of sealed datasets the owner attested."""
+
+    database_url: str
+
+    def open(self) -> "Attestations":
+        """Open the owner's statements."""
+        from acie_pipelines.secure.attestation import Attestations
+
+        return Attestations(self.database_url)
 
 
 class PublicKeysResource(dg.ConfigurableResource[Any]):

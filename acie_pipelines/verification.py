@@ -13,6 +13,7 @@ from acie_pipelines.provenance import (
     read_manifest,
     verify_chain,
 )
+from acie_pipelines.secure.attestation import ATTESTED_KINDS
 from acie_pipelines.settings import Settings
 from acie_pipelines.storage import Store
 
@@ -23,13 +24,19 @@ Report = Callable[[Manifest], None]
 _DERIVED_KINDS = ("tiles", "mosaic", "ciphertexts", "encrypted_statistics", "archive")
 
 
-def verify_observation(store: Store, key: str, report: Report) -> int:
+def verify_observation(
+    store: Store, key: str, report: Report, *, newest: Report | None = None
+) -> int:
     """Verify everything made from one observation.
 
     Parameters
     ----------
     report
         Called with every dataset that has been verified.
+    newest
+        Called with every sealed dataset that readers use, to tell whether it is the newest; see
+        `acie_pipelines.secure.attestation`. By default hashes alone are verified, which an older
+        state of the whole store has too.
 
     Returns
     -------
@@ -42,16 +49,20 @@ def verify_observation(store: Store, key: str, report: Report) -> int:
         Names the first thing that does not match; also if there is no such observation.
     """
     # The observation itself must exist; what is made from it may still be to come.
-    return verify_chain(
-        store,
+    current = [
         current_manifest(store, "observation", key),
         *(
             current_manifest(store, kind, key)
             for kind in _DERIVED_KINDS
             if store.exists(f"{kind}/{key}/current.json")
         ),
-        report=report,
-    )
+    ]
+    count = verify_chain(store, *current, report=report)
+    if newest is not None:
+        for manifest in current:
+            if manifest.kind in ATTESTED_KINDS:
+                newest(manifest)
+    return count
 
 
 def verify_model(settings: Settings, name: str, report: Report) -> int:
@@ -82,8 +93,8 @@ def verify_model(settings: Settings, name: str, report: Report) -> int:
     return verify_chain(store, manifest, report=report)
 
 
-def verify_everything(store: Store, report: Report) -> int:
-    """Verify every observation in the store.
+def verify_everything(store: Store, report: Report, *, newest: Report | None = None) -> int:
+    """Verify every observation in the store; parameters are those of `verify_observation`.
 
     A refused or interrupted one leaves no dataset behind. One that has lost its own while something
     made from it is still there does not pass.
@@ -94,4 +105,4 @@ def verify_everything(store: Store, report: Report) -> int:
         for key in store.names(kind)
         if store.exists(f"{kind}/{key}/current.json")
     }
-    return sum(verify_observation(store, key, report) for key in sorted(keys))
+    return sum(verify_observation(store, key, report, newest=newest) for key in sorted(keys))

@@ -4,6 +4,7 @@ Belongs here: the auditor's walk over the ledger, manifests and sealed datasets.
 Does not belong here: keys of any kind, or reading plaintext (`acie_pipelines.verification` does).
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from acie_pipelines.crypto.archive import read_header
 from acie_pipelines.crypto.keys import PaillierPublicKey
 from acie_pipelines.errors import CryptoError, IntegrityError
 from acie_pipelines.provenance import Manifest, current_manifest, verify_chain
+from acie_pipelines.secure.attestation import ATTESTED_KINDS, Attestations
 from acie_pipelines.storage import Store
 
 if TYPE_CHECKING:
@@ -19,28 +21,34 @@ if TYPE_CHECKING:
 __all__ = ["Auditor"]
 
 # What may leave its owner's hands: contents tell nothing without the keys.
-_SEALED = ("ciphertexts", "archive")
+_SEALED = ATTESTED_KINDS
 
 
 class Auditor:
     """A party with fingerprints, manifests and the ledger; it needs neither keys nor plaintext.
 
     Of an observation it can tell that the ledger, every manifest on the way and the sealed datasets
-    belong together and are intact, and that archives claim to hold the file that was ingested. That
-    they do hold it, and that ciphertexts decrypt to the tiles, only the owner can tell.
+    belong together and are intact, that archives claim to hold the file that was ingested, and that
+    no older generation was put back in place of what the owner attested. That archives hold the
+    file, that ciphertexts decrypt to the tiles, and that the owner's statements are his own, only
+    the owner can tell.
 
     Parameters
     ----------
     store
         Holds the datasets. Of plaintext ones only manifests are read: access to
-        ``*/manifest.json``, ``*/current.json``, ``ciphertexts/`` and ``archive/`` is enough.
+        ``*/manifest.json``, ``*/current.json``, ``ciphertexts/``, ``encrypted_statistics/`` and
+        ``archive/`` is enough.
     ledger
         Which contents were taken in.
+    attestations
+        Which generations are the newest.
     """
 
-    def __init__(self, store: Store, ledger: "Ledger") -> None:
+    def __init__(self, store: Store, ledger: "Ledger", attestations: Attestations) -> None:
         self.store = store
         self.ledger = ledger
+        self.attestations = attestations
 
     def verify(self, key: str, report: Callable[[Manifest], None]) -> int:
         """Verify what is sealed of one observation, back to its fingerprint in the ledger.
@@ -79,9 +87,12 @@ class Auditor:
         ]
         observation = current_manifest(self.store, "observation", key)
         verify_chain(self.store, observation, *sealed, kinds=_SEALED, report=visit)
-        for archive in sealed:
-            if archive.kind == "archive":
-                self._check_headers(archive, walked)
+        for manifest in sealed:
+            self.attestations.compare(manifest)
+            if manifest.kind == "archive":
+                self._check_headers(manifest, walked)
+            elif manifest.kind == "encrypted_statistics":
+                _check_statistics(manifest, walked)
         return len(walked)
 
     def verify_all(self, report: Callable[[Manifest], None]) -> int:
@@ -98,7 +109,7 @@ class Auditor:
                 "does not have the fingerprint that the ledger recorded",
                 "ingest the original file again",
             )
-        if manifest.kind == "ciphertexts":
+        if manifest.kind in ("ciphertexts", "encrypted_statistics"):
             try:
                 named = PaillierPublicKey(int(str(attributes["modulus"]), 16)).key_id
             except (KeyError, ValueError, CryptoError):
@@ -137,3 +148,26 @@ class Auditor:
                     "does not claim to hold the file that was ingested",
                     "materialise the asset again",
                 )
+
+
+def _check_statistics(statistics: Manifest, walked: list[Manifest]) -> None:
+    """Compare whose key the sums are under, and of which tiles they are, with the ciphertexts."""
+    sources = {ref.digest for ref in statistics.inputs}
+    made_of = [each for each in walked if each.digest in sources and each.kind == "ciphertexts"]
+    if [_described(each) for each in made_of] != [_described(statistics)]:
+        raise IntegrityError(
+            statistics.prefix,
+            "are not sums of the ciphertexts that they name",
+            "materialise the asset again",
+        )
+
+
+def _described(manifest: Manifest) -> tuple[object, dict[str, int]]:
+    """Key of a dataset, and how many tiles each of its planes has."""
+    attributes = manifest.attributes
+    tiles = attributes.get("tiles")
+    if tiles is None:
+        counts = {plane["name"]: len(plane["tiles"]) for plane in attributes["planes"]}
+    else:
+        counts = dict(Counter(tile["plane"] for tile in tiles))
+    return attributes["modulus"], counts

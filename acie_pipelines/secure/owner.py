@@ -15,6 +15,9 @@ from acie_pipelines.crypto.destination import Destination
 from acie_pipelines.crypto.packing import PackingLayout
 from acie_pipelines.crypto.public_keys import PublicKeys
 from acie_pipelines.crypto.vault import KeyVault
+from acie_pipelines.provenance import Manifest, current_manifest
+from acie_pipelines.secure.attestation import Attestation, Attestations
+from acie_pipelines.storage import Store
 
 __all__ = ["DataOwner"]
 
@@ -62,6 +65,34 @@ class DataOwner:
             If it was revoked, and the vault was not opened to read such keys.
         """
         return tensor.decrypt(self.vault.private_key(tensor.public_key.key_id))
+
+    def attest(self, store: Store, attestations: Attestations, kind: str, key: str) -> Attestation:
+        """State that the dataset that readers use is the newest; see `Attestations.attest`.
+
+        Its contents are not verified here: let `acie_pipelines.verification` do so before.
+        """
+        manifest = current_manifest(store, kind, key)
+        return attestations.attest(store, manifest, self.vault.archive_key())
+
+    def current_manifest(
+        self, store: Store, attestations: Attestations, kind: str, key: str
+    ) -> tuple[Manifest, Attestation | None]:
+        """Find the dataset that readers use, and prove that it is the newest.
+
+        Returns
+        -------
+        manifest
+            As of `acie_pipelines.provenance.current_manifest`, whose errors are raised too.
+        attestation
+            The owner's statement; ``None`` if there is none: it is not authenticated.
+
+        Raises
+        ------
+        RollbackError, IntegrityError, CryptoError
+            See `Attestations.authenticate`.
+        """
+        manifest = current_manifest(store, kind, key)
+        return manifest, attestations.authenticate(manifest, self.vault.archive_key)
 
     def seal(self, path: Path, target: Path) -> Outcome:
         """Seal a file under the current archive key; see `seal_file`."""

@@ -8,7 +8,7 @@ from acie_pipelines.io_managers import DATASET
 from acie_pipelines.materialization import Materialization, code_version, failure, materialize
 from acie_pipelines.partitions import observation_partitions
 from acie_pipelines.provenance import Manifest
-from acie_pipelines.resources import StoreResource, VaultResource
+from acie_pipelines.resources import AttestationsResource, StoreResource, VaultResource
 from assets.encryption.checks import ARCHIVE_CHECKS, archive_restores_original
 
 
@@ -27,6 +27,7 @@ def sealed_archive(
     context: dg.AssetExecutionContext,
     storage: StoreResource,
     vault: VaultResource,
+    attestations: AttestationsResource,
     raw_observation: Manifest,
 ) -> Materialization:
     """An authenticated archive of the original bytes: AES-256-GCM in chunks.
@@ -41,6 +42,8 @@ def sealed_archive(
             store, raw_observation, keys.archive_key(), code_version=code_version(context)
         )
         checks = [archive_restores_original(store, manifest, raw_observation, keys)]
+        if all(result.passed for result in checks):
+            attestations.open().attest(store, manifest, keys.archive_key())
     except AcieError as error:
         raise failure(error) from error
     metadata = {

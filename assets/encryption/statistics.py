@@ -14,7 +14,13 @@ from acie_pipelines.materialization import (
 )
 from acie_pipelines.partitions import observation_partitions
 from acie_pipelines.provenance import Manifest, current_manifest, read_manifest
-from acie_pipelines.resources import PublicKeysResource, StoreResource, VaultResource
+from acie_pipelines.resources import (
+    AttestationsResource,
+    PublicKeysResource,
+    StoreResource,
+    VaultResource,
+)
+from acie_pipelines.secure.attestation import Attestations
 from acie_pipelines.secure.statistics import KIND, differing_planes
 from acie_pipelines.secure.statistics import encrypted_statistics as compute
 from acie_pipelines.storage import Store
@@ -60,17 +66,22 @@ def encrypted_statistics(
 @dg.asset_check(
     asset="encrypted_statistics",
     description="Decrypted by the owner, the sum of every tile equals that of the plaintext tile, "
-    "to the last bit.",
+    "to the last bit. The owner attests sums that do.",
 )
 def sums_equal_plaintext(
-    context: dg.AssetCheckExecutionContext, storage: StoreResource, vault: VaultResource
+    context: dg.AssetCheckExecutionContext,
+    storage: StoreResource,
+    vault: VaultResource,
+    attestations: AttestationsResource,
 ) -> dg.AssetCheckResult:
     """Compare encrypted with plaintext sums, with the owner's key and in a step of its own."""
     partition = context.op_execution_context.partition_key
-    return _compare(storage.open(), partition, vault.open())
+    return _compare(storage.open(), partition, vault.open(), attestations.open())
 
 
-def _compare(store: Store, key: str, keys: KeyVault) -> dg.AssetCheckResult:
+def _compare(
+    store: Store, key: str, keys: KeyVault, attestations: Attestations
+) -> dg.AssetCheckResult:
     name = "sums_equal_plaintext"
     try:
         statistics = current_manifest(store, KIND, key)
@@ -80,6 +91,8 @@ def _compare(store: Store, key: str, keys: KeyVault) -> dg.AssetCheckResult:
         tiles = read_manifest(store, used.kind, used.key, used.generation)
         private_key = keys.private_key(statistics.attributes["key_id"])
         differing = differing_planes(store, statistics, tiles, private_key)
+        if not differing:
+            attestations.attest(store, statistics, keys.archive_key())
     except AcieError as error:
         return check(name, False, description=str(error))
     return check(

@@ -21,6 +21,7 @@ from acie_pipelines.metadata import table
 from acie_pipelines.partitions import observation_partitions
 from acie_pipelines.provenance import Manifest
 from acie_pipelines.resources import (
+    AttestationsResource,
     PublicKeysResource,
     QueueResource,
     StoreResource,
@@ -99,6 +100,7 @@ def publish_ciphertexts(
     queue: QueueResource,
     public_keys: PublicKeysResource,
     vault: VaultResource,
+    attestations: AttestationsResource,
     observation_tiles: Manifest,
 ) -> Materialization:
     """Put the groups together in one manifest and see whether they decrypt to the tiles."""
@@ -114,6 +116,8 @@ def publish_ciphertexts(
             decryption_is_exact(store, manifest, observation_tiles, keys),
             totals_survive_encryption(store, manifest, observation_tiles, keys),
         ]
+        if all(result.passed for result in checks):
+            attestations.open().attest(store, manifest, keys.archive_key())
     except AcieError as error:
         raise failure(error) from error
     metadata: dict[str, Any] = {

@@ -15,6 +15,7 @@ from acie_pipelines.ledger import Ledger
 from acie_pipelines.provenance import current_manifest
 from acie_pipelines.resources import PublicKeysResource
 from acie_pipelines.runs import JobOutcome
+from acie_pipelines.secure.attestation import ATTESTED_KINDS, Attestations
 from acie_pipelines.secure.auditor import Auditor
 from acie_pipelines.settings import Settings
 from acie_pipelines.storage import Store
@@ -73,12 +74,19 @@ def test_unattended_with_a_passphrase_and_audited_without(
     private_key = opened.private_key(ciphertexts.attributes["key_id"])
     assert verify_decryption(store, ciphertexts, tiles, private_key, 1).tiles == 1
 
+    # What passed its checks is attested, also under a key that is rotated by now.
+    for kind in ATTESTED_KINDS:
+        made = current_manifest(store, kind, key)
+        said = Attestations(settings.database_url).authenticate(made, opened.archive_key)
+        assert said is not None and said.key_id != new.key_id, kind
+
     # The auditor needs neither the vault nor the passphrase.
     settings.keys_file.unlink()
     monkeypatch.delenv("ACIE_KEYS_PASSPHRASE")
     audited: list[str] = []
-    auditor = Auditor(store, Ledger(settings.database_url))
+    attestations = Attestations(settings.database_url)
+    auditor = Auditor(store, Ledger(settings.database_url), attestations)
     auditor.verify(key, lambda manifest: audited.append(manifest.kind))
-    assert sorted(audited) == ["archive", "ciphertexts", "observation", "tiles"]
+    assert sorted(audited) == sorted([*ATTESTED_KINDS, "observation", "tiles"])
     for path in (path for path in settings.home.parent.rglob("*") if path.is_file()):
         assert WORDS.encode() not in path.read_bytes(), path

@@ -11,9 +11,11 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 
 from acie_pipelines import __version__
 from acie_pipelines.crypto.vault import FileVault
+from acie_pipelines.database import engine, writing
 from acie_pipelines.ledger import Ledger
 from acie_pipelines.partitions import observation_partitions
 from acie_pipelines.runs import open_instance
@@ -202,6 +204,27 @@ def test_verify(
         assert code == 0
         assert out.splitlines()[-1] == "6 datasets verified"
         assert f"ciphertexts/{key}" in out
+        assert "not authenticated" not in out
+    # What its owner never attested is not authenticated, until he does.
+    with writing(engine(settings.database_url)) as connection:
+        connection.execute(sa.text("DELETE FROM acie_attestations"))
+    code, out, _ = acie("verify", key)
+    assert (code, out.count("not authenticated")) == (0, 3)
+    code, out, _ = acie("secure", "attest", key)
+    assert (code, out.count("number 1")) == (0, 3)
+    code, out, _ = acie("verify", key)
+    assert code == 0 and "not authenticated" not in out
+    code, _, err = acie("secure", "attest", "no-such-key")
+    assert code == 1 and "holds nothing sealed" in err
+    # Without the vault the statements are compared all the same, and with the auditor too.
+    with writing(engine(settings.database_url)) as connection:
+        connection.execute(sa.text("UPDATE acie_attestations SET number = 2"))
+    code, _, err = acie("verify", key)
+    assert code == 1 and "was not made with key" in err
+    hidden = settings.keys_file.rename(settings.keys_file.with_suffix(".away"))
+    code, out, _ = acie("verify", key)
+    assert code == 0 and "compared, not proved" in out
+    hidden.rename(settings.keys_file)
     code, _, err = acie("verify", "no-such-key")
     assert code == 1 and "no-such-key" in err and len(err.splitlines()) == 1
     code, _, err = acie("verify", "--model", "production")
@@ -217,7 +240,7 @@ def test_verify(
     # An auditor reads no plaintext, whose damage is the owner's to find.
     for arguments in (("verify", "--sealed", key), ("verify", "--sealed")):
         code, out, _ = acie(*arguments)
-        assert (code, out.splitlines()[-1]) == (0, "4 datasets verified")
+        assert (code, out.splitlines()[-1]) == (0, "5 datasets verified")
     code, _, err = acie("verify", "--sealed", "--model", "production")
     assert code == 1 and "says nothing about models" in err
     sealed = next(Path(settings.storage_url).glob(f"archive/{key}/**/*.acie"))

@@ -12,9 +12,10 @@ import pytest
 from acie_pipelines.crypto.archive_key import ArchiveKey
 from acie_pipelines.crypto.archive_observation import archive_observation
 from acie_pipelines.crypto.keys import PaillierPublicKey
-from acie_pipelines.errors import IntegrityError
+from acie_pipelines.errors import IntegrityError, RollbackError
 from acie_pipelines.ledger import Ledger
 from acie_pipelines.provenance import Manifest, Output, current_manifest, new_generation
+from acie_pipelines.secure.attestation import ATTESTED_KINDS, Attestations
 from acie_pipelines.secure.auditor import Auditor
 from acie_pipelines.storage import Store
 from tests.unit.secure.import_graph import imports_of
@@ -42,11 +43,26 @@ def commit(
         return generation.commit((Output(name, hashlib.sha256(content).hexdigest()),), attributes)
 
 
-def fill(store: Store, *, sha256: str = SHA256, key_id: str = PUBLIC_KEY.key_id) -> None:
+def auditor_of(store: Store, ledger: Ledger) -> Auditor:
+    return Auditor(store, ledger, Attestations(str(ledger.engine.url)))
+
+
+def fill(
+    store: Store, *, sha256: str = SHA256, key_id: str = PUBLIC_KEY.key_id, summed: int = 2
+) -> None:
     source = commit(store, "observation", CONTENT, "original/a.fits", {"sha256": sha256})
     tiles = commit(store, "tiles", b"plaintext tiles", "tiles.bin", {}, source)
     attributes = {"key_id": key_id, "modulus": f"{PUBLIC_KEY.n:x}"}
-    commit(store, "ciphertexts", b"ciphertexts", "tiles.bin", attributes, tiles)
+    made = commit(
+        store,
+        "ciphertexts",
+        b"ciphertexts",
+        "tiles.bin",
+        attributes | {"tiles": [{"plane": "a"}, {"plane": "a"}]},
+        tiles,
+    )
+    sums = {"planes": [{"name": "a", "tiles": [{}] * summed}]}
+    commit(store, "encrypted_statistics", b"sums", "sums.bin", attributes | sums, made)
     archive_observation(store, source, ARCHIVE_KEY, code_version="1")
 
 
@@ -84,19 +100,29 @@ def test_everything_sealed_is_verified_and_no_plaintext_is_read(
     fill(store)
     watched = Watched(store.url)
     seen: list[str] = []
-    auditor = Auditor(watched, ledger)
-    assert auditor.verify(KEY, lambda manifest: seen.append(manifest.kind)) == 4
-    assert sorted(seen) == ["archive", "ciphertexts", "observation", "tiles"]
+    auditor = auditor_of(watched, ledger)
+    assert auditor.verify(KEY, lambda manifest: seen.append(manifest.kind)) == 5
+    assert sorted(seen) == [
+        "archive",
+        "ciphertexts",
+        "encrypted_statistics",
+        "observation",
+        "tiles",
+    ]
     contents = [
         name for name in watched.read if not name.endswith(("manifest.json", "current.json"))
     ]
-    assert {name.split("/")[0] for name in contents} == {"ciphertexts", "archive"}
+    assert {name.split("/")[0] for name in contents} == {
+        "ciphertexts",
+        "encrypted_statistics",
+        "archive",
+    }
     # Without the plaintext, it finds the same.
     for kind in ("observation", "tiles"):
         for path in Path(store.url, kind).rglob("*"):
             if path.is_file() and path.suffix != ".json":
                 path.unlink()
-    assert auditor.verify_all(lambda manifest: None) == 4
+    assert auditor.verify_all(lambda manifest: None) == 5
 
 
 def test_the_auditor_imports_no_vault() -> None:
@@ -117,10 +143,12 @@ def flip(content: bytes) -> bytes:
     ("kind", "suffix"),
     [
         ("ciphertexts", ".bin"),
+        ("encrypted_statistics", ".bin"),
         ("archive", ".acie"),
         ("observation", "manifest.json"),
         ("tiles", "manifest.json"),
         ("ciphertexts", "manifest.json"),
+        ("encrypted_statistics", "manifest.json"),
         ("archive", "manifest.json"),
     ],
 )
@@ -132,19 +160,41 @@ def test_changes_are_found(store: Store, ledger: Ledger, kind: str, suffix: str)
 
     rewrite(store, kind, change, suffix)
     with pytest.raises(IntegrityError, match=f"^{kind}/"):
-        Auditor(store, ledger).verify(KEY, lambda manifest: None)
+        auditor_of(store, ledger).verify(KEY, lambda manifest: None)
 
 
 def test_another_fingerprint_than_the_ledgers_is_found(store: Store, ledger: Ledger) -> None:
     fill(store, sha256="0" * 64)
     with pytest.raises(IntegrityError, match="fingerprint that the ledger recorded"):
-        Auditor(store, ledger).verify(KEY, lambda manifest: None)
+        auditor_of(store, ledger).verify(KEY, lambda manifest: None)
 
 
 def test_a_key_id_that_is_not_the_moduluss_is_found(store: Store, ledger: Ledger) -> None:
     fill(store, key_id="0" * 16)
     with pytest.raises(IntegrityError, match="names a key that its modulus does not have"):
-        Auditor(store, ledger).verify(KEY, lambda manifest: None)
+        auditor_of(store, ledger).verify(KEY, lambda manifest: None)
+
+
+def test_sums_of_other_tiles_are_found(store: Store, ledger: Ledger) -> None:
+    fill(store, summed=1)
+    with pytest.raises(IntegrityError, match="not sums of the ciphertexts that they name"):
+        auditor_of(store, ledger).verify(KEY, lambda manifest: None)
+
+
+@pytest.mark.parametrize("kind", ATTESTED_KINDS)
+def test_what_was_put_back_is_found_without_keys(store: Store, ledger: Ledger, kind: str) -> None:
+    fill(store)
+    auditor = auditor_of(store, ledger)
+    pointer = store.read_bytes(f"{kind}/{KEY}/current.json")
+    auditor.attestations.attest(store, current_manifest(store, kind, KEY), ARCHIVE_KEY)
+    for path in Path(store.url, kind).rglob("current.json"):
+        path.unlink()
+    fill(store)
+    auditor.attestations.attest(store, current_manifest(store, kind, KEY), ARCHIVE_KEY)
+    auditor.verify_all(lambda manifest: None)
+    store.write_bytes(f"{kind}/{KEY}/current.json", pointer)
+    with pytest.raises(RollbackError, match=f"^{kind}/"):
+        auditor.verify_all(lambda manifest: None)
 
 
 def test_an_archive_of_another_file_is_found(store: Store, ledger: Ledger, tmp_path: Path) -> None:
@@ -168,11 +218,11 @@ def test_an_archive_of_another_file_is_found(store: Store, ledger: Ledger, tmp_p
     pointer["digest"] = forged.digest
     store.write_bytes(f"archive/{KEY}/current.json", json.dumps(pointer).encode())
     with pytest.raises(IntegrityError, match="does not claim to hold the file that was ingested"):
-        Auditor(store, ledger).verify(KEY, lambda manifest: None)
+        auditor_of(store, ledger).verify(KEY, lambda manifest: None)
 
 
 def test_what_the_ledger_does_not_know_is_refused(store: Store, tmp_path: Path) -> None:
     fill(store)
     empty = Ledger(f"sqlite:///{tmp_path / 'empty.db'}")
     with pytest.raises(IntegrityError, match="not in the ledger"):
-        Auditor(store, empty).verify_all(lambda manifest: None)
+        auditor_of(store, empty).verify_all(lambda manifest: None)
