@@ -25,6 +25,7 @@ __all__ = [
     "one_core",
     "peer_version",
     "print_table",
+    "processor_seconds_of",
     "seconds_of",
     "timed_row",
 ]
@@ -115,6 +116,19 @@ def seconds_of(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def processor_seconds_of(work: Callable[[], object]) -> float:
+    """Run something once and return the seconds that processors spent on it, in all threads.
+
+    Parameters
+    ----------
+    work
+        Called without arguments.
+    """
+    start = time.process_time()
+    work()
+    return time.process_time() - start
 
 
 @contextmanager

@@ -1,17 +1,18 @@
 """What single operations cost python-paillier on GMP.
 
-Belongs here: seconds per operation of the peer, measured on a slice, and what a computation of
-known counts would take it. Does not belong here: our side, or what is computed.
+Belongs here: processor seconds per operation of the peer, measured on a slice, and what a
+computation of known counts would take it. Does not belong here: our side, or what is computed.
 """
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from acie_pipelines.crypto.keys import PaillierPrivateKey
-from acie_pipelines.evaluation.bench import peer_version, seconds_of
+from acie_pipelines.evaluation.bench import peer_version, processor_seconds_of
 
 __all__ = ["PEER_NAME", "Operations", "PheCosts", "peer_versions"]
 
@@ -81,13 +82,17 @@ class PheCosts:
         total = 0.0
         if operations.encryptions:
             some = self._numbers[:_ENCRYPTIONS]
-            spent = seconds_of(lambda: [self._public.raw_encrypt(number) for number in some])
+            spent = processor_seconds_of(
+                lambda: [self._public.raw_encrypt(number) for number in some]
+            )
             total += spent / len(some) * operations.encryptions
         if operations.products:
-            total += seconds_of(self._multiply) / _WEIGHTS * operations.products
+            total += processor_seconds_of(self._multiply) / _WEIGHTS * operations.products
         if operations.decryptions:
             raw = self._raw[:_DECRYPTIONS]
-            spent = seconds_of(lambda: [self._private.raw_decrypt(value) for value in raw])
+            spent = processor_seconds_of(
+                lambda: [self._private.raw_decrypt(value) for value in raw]
+            )
             total += spent / len(raw) * operations.decryptions
         return total
 
@@ -95,3 +100,7 @@ class PheCosts:
         for row in self._weights:
             terms = (a * weight for a, weight in zip(self._encrypted, row, strict=True))
             sum(terms, next(terms))
+
+
+def _seconds_each(operation: Callable[[int], object], numbers: list[int]) -> float:
+    return processor_seconds_of(lambda: [operation(number) for number in numbers]) / len(numbers)

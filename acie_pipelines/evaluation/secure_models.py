@@ -10,7 +10,7 @@ extrapolated from its cost per operation; rows against "our packing" grant it ou
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
@@ -18,15 +18,9 @@ import torch
 
 from acie_pipelines.crypto.cipher_tensor import CipherTensor
 from acie_pipelines.crypto.keys import PaillierPrivateKey
-from acie_pipelines.evaluation.bench import (
-    Row,
-    compare,
-    median_and_spread,
-    one_core,
-    peer_version,
-    seconds_of,
-)
-from acie_pipelines.evaluation.phe_costs import PEER_NAME, Operations, PheCosts, peer_versions
+from acie_pipelines.evaluation.bench import Row, peer_version
+from acie_pipelines.evaluation.phe_costs import PEER_NAME, Operations, PheCosts
+from acie_pipelines.evaluation.secure_sides import EXTRAPOLATED, Parts, core_seconds, secure_row
 from acie_pipelines.models.images import StampClassifier
 from acie_pipelines.samples import GALAXY_IMAGES
 from acie_pipelines.secure.layers import SecureConv2d, SecureLinear
@@ -43,7 +37,6 @@ _BRIEF: Final = ClassifierFitConfig(epochs=5)
 _FOLD: Final = 0
 # Stamps at once, and whether all eight views are looked at.
 _CASES: Final = ((1, False), (9, False), (1, True))
-_UNPACKED: Final = f"{PEER_NAME}, extrapolated"
 _PACKED: Final = f"{PEER_NAME} with our packing, extrapolated"
 
 
@@ -78,53 +71,31 @@ def layer_rows(key: PaillierPrivateKey, repetitions: int) -> Iterator[Row]:
         samples = rng.uniform(-1, 1, (slots, *layer.input.shape))
         tensor = model.interface.encrypt(samples, key)
 
-        def evaluate(
-            model: SecureModel = model, tensor: CipherTensor = tensor, slots: int = slots
-        ) -> float:
-            with one_core():
-                return seconds_of(lambda: model.evaluate(tensor)) / slots
+        def evaluate(model: SecureModel = model, tensor: CipherTensor = tensor) -> object:
+            return model.evaluate(tensor)
 
-        def peer(products: int = products) -> float:
+        def peer(products: int = products * slots) -> float:
             return costs.seconds(Operations(products=products))
 
         evaluate()
-        yield compare(
+        yield secure_row(
             evaluate,
             peer,
             name=f"secure/{name}, a sample of {slots}/{bits} bit/1 core",
-            unit="s",
-            peer_name=_UNPACKED,
-            peer_version=peer_versions(),
-            better="less",
             repetitions=repetitions,
+            per=slots,
         )
 
 
-@dataclass
-class _Parts:
-    """Seconds per stamp, by part and side."""
-
-    ours: dict[str, list[float]] = field(default_factory=dict)
-    peer: dict[str, list[float]] = field(default_factory=dict)
-    packed_peer: dict[str, list[float]] = field(default_factory=dict)
-
-    def rows(self, prefix: str, suffix: str) -> Iterator[Row]:
-        for part, times in self.ours.items():
-            mine, spread = median_and_spread(times)
-            for sides, name in ((self.peer, _UNPACKED), (self.packed_peer, _PACKED)):
-                if part in sides:
-                    theirs, _ = median_and_spread(sides[part])
-                    yield Row(
-                        f"{prefix}{part}{suffix}",
-                        mine,
-                        theirs,
-                        theirs / mine,
-                        "s",
-                        len(times),
-                        spread,
-                        name,
-                        peer_versions(),
-                    )
+@contextmanager
+def _one_thread_of_torch() -> Iterator[None]:
+    """Keep torch's own threads out: they run on other cores, and wait for each other busily."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def split_rows(key: PaillierPrivateKey, repetitions: int) -> Iterator[Row]:
@@ -151,16 +122,15 @@ def split_rows(key: PaillierPrivateKey, repetitions: int) -> Iterator[Row]:
     bits = key.public_key.bits
     for count, symmetric in _CASES:
         chosen = SplitClassifier.of(classifier, stamps=count, key_bits=bits, symmetric=symmetric)
-        parts = _Parts()
-        for _ in range(repetitions + 1):
-            _measure(chosen, stamps[:count], key, costs, parts)
-        # The first of each builds tables and fills caches.
-        for times in (*parts.ours.values(), *parts.peer.values(), *parts.packed_peer.values()):
-            del times[0]
+        parts = Parts()
+        with _one_thread_of_torch():
+            for _ in range(repetitions + 1):
+                _measure(chosen, stamps[:count], key, costs, parts)
         views = "eight views" if symmetric else "one view"
         yield from parts.rows(
             f"secure/split inference/{count} stamp{'s' if count > 1 else ''}, {views}/",
             f"/{bits} bit/1 core, per stamp",
+            {"unpacked": EXTRAPOLATED, "packed": _PACKED},
         )
 
 
@@ -169,22 +139,20 @@ def _measure(
     stamps: np.ndarray,
     key: PaillierPrivateKey,
     costs: PheCosts,
-    parts: _Parts,
+    parts: Parts,
 ) -> None:
     count = len(stamps)
     made: list[CipherTensor] = []
     found: list[np.ndarray] = []
-    with one_core():
-        ours = {
-            "encrypt": seconds_of(lambda: made.append(chosen.encrypt(stamps, key))),
-            "evaluate": seconds_of(lambda: made.append(chosen.model.evaluate(made[0]))),
-            "decrypt and finish": seconds_of(
-                lambda: found.append(chosen.finish(made[1], key, count))
-            ),
-        }
+    ours = {
+        "encrypt": core_seconds(lambda: made.append(chosen.encrypt(stamps, key))),
+        "evaluate": core_seconds(lambda: made.append(chosen.model.evaluate(made[0]))),
+        "decrypt and finish": core_seconds(
+            lambda: found.append(chosen.finish(made[1], key, count))
+        ),
+    }
     if not np.allclose(found[0], chosen.plain_probabilities(stamps), rtol=0, atol=1e-6):
         raise RuntimeError("encrypted stamps were classified in another way than plain ones")
-    ours["all"] = sum(ours.values())
     # In the open there is a product per weight, place and channel; nothing is cut into squares.
     taps = chosen.classifier.stem().weight.shape[1]
     outputs = chosen.model.interface.output.size * chosen.squares_per_stamp * count
@@ -200,12 +168,11 @@ def _measure(
         "evaluate": Operations(encryptions=answered, products=answered * taps),
         "decrypt and finish": Operations(decryptions=answered),
     }
-    for operations, sides in ((plain, parts.peer), (packed, parts.packed_peer)):
-        theirs = {part: costs.seconds(each) for part, each in operations.items()}
-        for part, seconds in (theirs | {"all": sum(theirs.values())}).items():
-            sides.setdefault(part, []).append(seconds / count)
-    for part, seconds in ours.items():
-        parts.ours.setdefault(part, []).append(seconds / count)
+    theirs = [
+        {part: costs.seconds(each) for part, each in operations.items()}
+        for operations in (plain, packed)
+    ]
+    parts.add(ours, unpacked=theirs[0], packed=theirs[1], per=count)
 
 
 def agreement_rows() -> Iterator[Row]:

@@ -15,8 +15,9 @@ from typing import Final
 import numpy as np
 
 from acie_pipelines.crypto.keys import PaillierPrivateKey
-from acie_pipelines.evaluation.bench import Row, median_and_spread, one_core, seconds_of
-from acie_pipelines.evaluation.phe_costs import PEER_NAME, Operations, PheCosts, peer_versions
+from acie_pipelines.evaluation.bench import Row
+from acie_pipelines.evaluation.phe_costs import Operations, PheCosts
+from acie_pipelines.evaluation.secure_sides import EXTRAPOLATED, Parts, core_seconds
 from acie_pipelines.secure.retrieval.encrypted_query import EncryptedScores, Hit, answer, ask, rank
 from acie_pipelines.secure.retrieval.index import IndexStore, PrototypeIndex
 from acie_pipelines.secure.retrieval.prototypes import Prototype
@@ -60,30 +61,15 @@ def _rows(
         "score": Operations(products=_DIMENSIONS * count),
         "decrypt and rank": Operations(decryptions=count),
     }
-    ours: dict[str, list[float]] = {}
-    peer: dict[str, list[float]] = {}
+    parts = Parts()
     for _ in range(repetitions + 1):
-        spent = _query(index, key)
         asked = {part: costs.seconds(operations) for part, operations in theirs.items()}
-        for times, found in ((ours, spent), (peer, asked)):
-            for part, seconds in (found | {"all": sum(found.values())}).items():
-                times.setdefault(part, []).append(seconds)
-    for part in ours:
-        # The first of each builds tables and fills caches.
-        mine, spread = median_and_spread(ours[part][1:])
-        other, _ = median_and_spread(peer[part][1:])
-        yield Row(
-            f"secure/query, {count} prototypes of {_DIMENSIONS} dimensions/{part}"
-            f"/{key.public_key.bits} bit/1 core",
-            mine,
-            other,
-            other / mine,
-            "s",
-            repetitions,
-            spread,
-            f"{PEER_NAME}, extrapolated",
-            peer_versions(),
-        )
+        parts.add(_query(index, key), peer=asked)
+    yield from parts.rows(
+        f"secure/query, {count} prototypes of {_DIMENSIONS} dimensions/",
+        f"/{key.public_key.bits} bit/1 core",
+        {"peer": EXTRAPOLATED},
+    )
 
 
 def _query(index: PrototypeIndex, key: PaillierPrivateKey) -> dict[str, float]:
@@ -91,14 +77,13 @@ def _query(index: PrototypeIndex, key: PaillierPrivateKey) -> dict[str, float]:
     scores: list[EncryptedScores] = []
     hits: list[list[Hit]] = []
     query = ask(index.record, vector, key)
-    with one_core():
-        spent = {
-            "encrypt": seconds_of(lambda: ask(index.record, vector, key)),
-            "score": seconds_of(lambda: scores.append(answer(index, query))),
-            "decrypt and rank": seconds_of(
-                lambda: hits.append(rank(scores[0], query, vector, key, _NEAREST))
-            ),
-        }
+    spent = {
+        "encrypt": core_seconds(lambda: ask(index.record, vector, key)),
+        "score": core_seconds(lambda: scores.append(answer(index, query))),
+        "decrypt and rank": core_seconds(
+            lambda: hits.append(rank(scores[0], query, vector, key, _NEAREST))
+        ),
+    }
     expected = [(each.prototype.key, each.score) for each in index.nearest(vector, _NEAREST)]
     if [(hit.metadata["key"], hit.score) for hit in hits[0]] != expected:
         raise RuntimeError("an encrypted query found other prototypes than a plaintext one")

@@ -20,13 +20,15 @@ from acie_pipelines.crypto.keys import PaillierPrivateKey
 from acie_pipelines.crypto.packing import layout_for
 from acie_pipelines.crypto.plaintexts import plaintext_rows
 from acie_pipelines.crypto.totals import RunningTotal
-from acie_pipelines.evaluation.bench import Row, compare, one_core, seconds_of
-from acie_pipelines.evaluation.phe_costs import PEER_NAME, peer_versions
+from acie_pipelines.evaluation.bench import Row, processor_seconds_of
+from acie_pipelines.evaluation.phe_costs import PEER_NAME
+from acie_pipelines.evaluation.secure_sides import secure_row
 from acie_pipelines.secure.encrypted_images import subtract_reference
 
 __all__ = ["statistics_rows"]
 
 _SIDE: Final = 256
+_MEGAPIXEL: Final = 1e6
 _PEER_ROWS: Final = 200
 _WEIGHTS: Final = (3, -1)
 
@@ -65,7 +67,6 @@ def statistics_rows(key: PaillierPrivateKey, repetitions: int) -> Iterator[Row]:
         "co-addition of two epochs": lambda: _coadd(first, second).kept.array,
     }
     peer = _Peer(key, first, second, plaintext_rows(images[2].astype(np.int64), public, layout))
-    scale = len(first.kept) / _PEER_ROWS * (1 << 20) / (_SIDE * _SIDE)
     theirs = {
         "sum": peer.total,
         "difference": peer.difference,
@@ -73,22 +74,16 @@ def statistics_rows(key: PaillierPrivateKey, repetitions: int) -> Iterator[Row]:
     }
     for operation, work in ours.items():
 
-        def our_seconds(work: Callable[[], object] = work) -> float:
-            with one_core():
-                return seconds_of(work) * (1 << 20) / (_SIDE * _SIDE)
-
         def peer_seconds(operation: str = operation) -> float:
-            return seconds_of(theirs[operation]) * scale
+            return processor_seconds_of(theirs[operation]) * len(first.kept) / _PEER_ROWS
 
-        yield compare(
-            our_seconds,
+        yield secure_row(
+            work,
             peer_seconds,
             name=f"secure/{operation}, per megapixel/{public.bits} bit/1 core",
-            unit="s",
             peer_name=f"{PEER_NAME}, packed alike, extrapolated",
-            peer_version=peer_versions(),
-            better="less",
             repetitions=repetitions,
+            per=_SIDE * _SIDE / _MEGAPIXEL,
         )
 
 

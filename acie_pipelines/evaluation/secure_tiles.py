@@ -12,8 +12,9 @@ import numpy as np
 from acie_pipelines.crypto.cipher_tensor import CipherTensor
 from acie_pipelines.crypto.keys import PaillierPrivateKey
 from acie_pipelines.crypto.packing import layout_for
-from acie_pipelines.evaluation.bench import Row, compare, one_core, seconds_of
+from acie_pipelines.evaluation.bench import Row
 from acie_pipelines.evaluation.phe_costs import PEER_NAME, Operations, PheCosts, peer_versions
+from acie_pipelines.evaluation.secure_sides import secure_row
 
 __all__ = ["overhead_rows"]
 
@@ -69,23 +70,15 @@ def overhead_rows(key: PaillierPrivateKey, repetitions: int) -> Iterator[Row]:
             Operations(decryptions=pixels.size),
         ),
     }
-    megapixels = pixels.size / _MEGAPIXEL
     for name, (call, operations) in work.items():
 
-        def mine(call: Callable[[], object] = call) -> float:
-            with one_core():
-                return seconds_of(call) / megapixels
-
         def theirs(operations: Operations = operations) -> float:
-            return costs.seconds(operations) / megapixels
+            return costs.seconds(operations)
 
-        yield compare(
-            mine,
+        yield secure_row(
+            call,
             theirs,
             name=f"secure/16-bit tile/{name} a megapixel/{bits} bit/1 core",
-            unit="s",
-            peer_name=f"{PEER_NAME}, extrapolated",
-            peer_version=peer_versions(),
-            better="less",
             repetitions=repetitions,
+            per=pixels.size / _MEGAPIXEL,
         )

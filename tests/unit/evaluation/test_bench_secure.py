@@ -6,6 +6,7 @@ from acie_pipelines.crypto.keys import PaillierPrivateKey, generate_keypair
 from acie_pipelines.evaluation import bench_secure, secure_models, secure_statistics, secure_tiles
 from acie_pipelines.evaluation.bench import Row
 from acie_pipelines.evaluation.phe_costs import Operations
+from acie_pipelines.evaluation.secure_sides import Parts
 from acie_pipelines.models.images import StampClassifier
 from acie_pipelines.secure.split_inference import SplitClassifier
 
@@ -60,6 +61,19 @@ def test_split_inference_is_counted_as_the_peer_would_compute_it(
         parts = [row for (name, kind), row in found.items() if kind == packed and name != "all"]
         assert found["all", packed].peer == sum(row.peer for row in parts)
         assert found["all", packed].ours == pytest.approx(sum(row.ours for row in parts))
+
+
+def test_parts_are_medians_without_the_first_measurement() -> None:
+    parts = Parts()
+    for scale in (100.0, 1.0, 3.0, 2.0):
+        parts.add({"a": scale, "b": scale}, peer={"a": 6 * scale, "b": 2 * scale}, per=2)
+    rows = {row.name: row for row in parts.rows("<", ">", {"peer": "slow"})}
+    assert {name: (row.ours, row.peer, row.ratio, row.n) for name, row in rows.items()} == {
+        "<a>": (1.0, 6.0, 6.0, 3),
+        "<b>": (1.0, 2.0, 2.0, 3),
+        "<all>": (2.0, 8.0, 4.0, 3),
+    }
+    assert {row.peer_name for row in rows.values()} == {"slow"}
 
 
 def test_a_tile_takes_as_many_bytes_as_its_ciphertexts(
