@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 import assets.encryption.archive
+import assets.encryption.checks
 import assets.encryption.statistics
 import assets.encryption.tiles
 import assets.ingestion.catalogue
@@ -48,12 +49,13 @@ from acie_pipelines.settings import Settings
 
 __all__ = ["GROUPS", "build_defs", "defs"]
 
-# Group of the UI -> modules that hold its assets.
+# Group of the UI -> modules that hold its assets, and checks that are steps of their own.
 GROUPS: Mapping[str, tuple[ModuleType, ...]] = {
     "ingestion": (assets.ingestion.observation, assets.ingestion.catalogue),
     "tiling": (assets.tiling.tiles, assets.tiling.mosaic),
     "encryption": (
         assets.encryption.tiles,
+        assets.encryption.checks,
         assets.encryption.archive,
         assets.encryption.statistics,
     ),

@@ -83,7 +83,7 @@ class PublicKeysResource(dg.ConfigurableResource[Any]):
     def open(self) -> "PublicKeys":
         """Read the exported document when there is one, else the public part of the vault.
 
-        The vault's public part is not proved by this: whoever has the vault authenticates it.
+        The vault's public part is not proved by this, see `proved`.
         """
         from acie_pipelines.crypto.public_keys import read_public_keys
         from acie_pipelines.crypto.vault import open_vault
@@ -94,6 +94,18 @@ class PublicKeysResource(dg.ConfigurableResource[Any]):
         for record in keys.records:
             record.public_key.check()
         return keys
+
+    def proved(self) -> "PublicKeys":
+        """Read keys to encrypt under.
+
+        A document is taken as its owner exported it, and no vault is opened. A vault's public part
+        can be forged, and is proved with its private part before anything is encrypted under it.
+        """
+        from acie_pipelines.crypto.vault import open_vault
+
+        if self.public_keys_file is None:
+            open_vault(Path(self.keys_file)).authenticate()
+        return self.open()
 
 
 class QueueResource(dg.ConfigurableResource[Any]):

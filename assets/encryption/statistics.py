@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from acie_pipelines.crypto.vault import KeyVault
+from acie_pipelines.crypto.keys import PaillierPrivateKey
 from acie_pipelines.errors import AcieError
 from acie_pipelines.io_managers import DATASET
 from acie_pipelines.materialization import (
@@ -20,7 +20,6 @@ from acie_pipelines.resources import (
     StoreResource,
     VaultResource,
 )
-from acie_pipelines.secure.attestation import Attestations
 from acie_pipelines.secure.statistics import KIND, differing_planes
 from acie_pipelines.secure.statistics import encrypted_statistics as compute
 from acie_pipelines.storage import Store
@@ -75,24 +74,30 @@ def sums_equal_plaintext(
     attestations: AttestationsResource,
 ) -> dg.AssetCheckResult:
     """Compare encrypted with plaintext sums, with the owner's key and in a step of its own."""
-    partition = context.op_execution_context.partition_key
-    return _compare(storage.open(), partition, vault.open(), attestations.open())
-
-
-def _compare(
-    store: Store, key: str, keys: KeyVault, attestations: Attestations
-) -> dg.AssetCheckResult:
-    name = "sums_equal_plaintext"
+    store = storage.open()
     try:
-        statistics = current_manifest(store, KIND, key)
+        statistics = current_manifest(store, KIND, context.op_execution_context.partition_key)
         (used,) = statistics.inputs
         ciphertexts = read_manifest(store, used.kind, used.key, used.generation)
         (used,) = ciphertexts.inputs
         tiles = read_manifest(store, used.kind, used.key, used.generation)
-        private_key = keys.private_key(statistics.attributes["key_id"])
+        keys = vault.open()
+        result = _compare(
+            store, statistics, tiles, keys.private_key(statistics.attributes["key_id"])
+        )
+        if result.passed:
+            attestations.open().attest(store, statistics, keys.archive_key())
+    except AcieError as error:
+        raise failure(error) from error
+    return result
+
+
+def _compare(
+    store: Store, statistics: Manifest, tiles: Manifest, private_key: PaillierPrivateKey
+) -> dg.AssetCheckResult:
+    name = "sums_equal_plaintext"
+    try:
         differing = differing_planes(store, statistics, tiles, private_key)
-        if not differing:
-            attestations.attest(store, statistics, keys.archive_key())
     except AcieError as error:
         return check(name, False, description=str(error))
     return check(

@@ -120,3 +120,31 @@ def test_a_run_that_breaks_off_is_continued(place: Place, monkeypatch: pytest.Mo
     made = place.verified()
     assert made.generation == batch.generation
     assert set(kept) < set(place.store.names(f"{made.prefix}/units"))
+
+
+def test_steps_that_encrypt_need_no_vault(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the owner's document in place of the vault, only what decrypts or seals fails."""
+    document = tmp_path / "public.json"
+    document.write_bytes(place.vault.public_keys().to_json())
+    kept = place.settings.keys_file.read_bytes()
+    place.settings.keys_file.unlink()
+    monkeypatch.setenv("ACIE_PUBLIC_KEYS_FILE", str(document))
+    place.settings = Settings.from_environment()
+    outcome = place.run()
+    assert len(place.steps(outcome)) == PLANES
+    events = place.instance.all_logs(outcome.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    assert {event.dagster_event.step_key for event in events} == {
+        "encrypted_statistics_sums_equal_plaintext",
+        "encrypted_tiles_decrypt",
+        "sealed_archive",
+    }
+    place.settings.keys_file.write_bytes(kept)
+    place.settings.keys_file.chmod(0o600)
+    place.verified()
+    # With the vault back nothing is encrypted again, and the owner's checks pass.
+    again = place.run()
+    assert again.success and place.steps(again) == []
+    passed = {(check.asset, check.name) for check in again.checks if check.passed}
+    assert {("encrypted_tiles", "decryption_is_exact")} < passed

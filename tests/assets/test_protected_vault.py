@@ -1,5 +1,6 @@
 """The graph with a vault under a passphrase: it runs unattended, and encrypts under public keys."""
 
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from acie_pipelines.crypto.keys import generate_keypair
 from acie_pipelines.crypto.tile_decryption import verify_decryption
 from acie_pipelines.crypto.vault import FileVault
 from acie_pipelines.crypto.vault_wrapping import Passphrase
@@ -38,6 +40,29 @@ def test_public_keys_come_from_the_document_if_there_is_one(
     ).open()
     assert exported.public_key().bits == 2048
     assert b"PrivateKey" not in pickle.dumps(exported)
+
+
+def test_keys_to_encrypt_under_are_proved(
+    settings: Settings, vault: FileVault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can change the public part of a vault must not choose whom data are encrypted for."""
+    document = tmp_path / "public.json"
+    document.write_bytes(vault.public_keys().to_json())
+    vault.protect(Passphrase(WORDS))
+    monkeypatch.setenv("ACIE_KEYS_PASSPHRASE", WORDS)
+    resource = PublicKeysResource(keys_file=str(settings.keys_file), public_keys_file=None)
+    assert resource.proved() == resource.open()
+    stored = json.loads(settings.keys_file.read_bytes())
+    foreign = generate_keypair(2048).public_key
+    [record] = stored["keys"].values()
+    stored["keys"] = {foreign.key_id: record | {"modulus": f"{foreign.n:x}"}}
+    settings.keys_file.write_text(json.dumps(stored))
+    assert resource.open().public_key() == foreign
+    with pytest.raises(CryptoError):
+        resource.proved()
+    settings.keys_file.unlink()
+    exported = PublicKeysResource(keys_file=str(settings.keys_file), public_keys_file=str(document))
+    assert exported.proved().public_key().bits == 2048
 
 
 @pytest.mark.slow
