@@ -39,7 +39,8 @@ def print_outcome(outcome: "Outcome", *, as_json: bool) -> None:
     line += escape(shown(outcome.path))
     if outcome.error_type:
         line += f"  {outcome.error_type}:"
-    for text in (outcome.result, outcome.reason):
+    note = ", ".join(f"{name} {value}" for name, value in (outcome.note or {}).items())
+    for text in (outcome.result, note, outcome.reason):
         if text:
             line += f"  {escape(shown(text))}"
     _out.print(line, soft_wrap=True, highlight=False)

@@ -36,18 +36,30 @@ def seal(
     into: Annotated[
         Path | None, typer.Option("--out", help="Directory of the archives; else beside each file.")
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Classifier of `acie train-images`: galaxy stamps are sealed with their class."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Seal files: fingerprint, encrypt, authenticate; FILE becomes FILE.acie.
+    """Seal files: fingerprint, classify, encrypt, authenticate; FILE becomes FILE.acie.
 
-    Name, size and fingerprints can be read without the key. Exit code 0 only if all are sealed.
+    Name, size and fingerprints can be read without the key; the class cannot. Exit code 0 only if
+    all are sealed.
     """
     from acie_pipelines.crypto.archive_files import SUFFIX, attempt_each
 
     owner = open_owner()
+    describe = None
+    if model is not None:
+        from acie_pipelines.models.file_classifier import FileClassifier
+
+        describe = FileClassifier(model)
 
     def work(path: Path) -> "Outcome":
-        return owner.seal(path, (into or path.parent) / f"{path.name}{SUFFIX}")
+        return owner.seal(path, (into or path.parent) / f"{path.name}{SUFFIX}", describe)
 
     raise typer.Exit(
         0 if report("sealing", attempt_each(files, work), len(files), as_json=as_json) else 1

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 
 from acie_pipelines.cli_vault import open_owner
-from acie_pipelines.errors import ConfigurationError
 
 __all__ = ["classify"]
 
@@ -26,16 +25,14 @@ def classify(
     The stamps are encrypted here; a process that holds only the public key evaluates the first
     stage of the classifier; its result is decrypted and finished here.
     """
-    from acie_pipelines.models.images import StampClassifier
+    from acie_pipelines.models.file_classifier import load_classifier
     from acie_pipelines.models.stamp_files import read_stamps
     from acie_pipelines.secure.model_worker import evaluate_in_process
     from acie_pipelines.secure.split_inference import SplitClassifier
 
     console = Console(stderr=True)
     pixels = read_stamps(stamps)
-    if not model.is_file():
-        raise ConfigurationError(model, "does not exist", "train one with `acie train-images`")
-    classifier = StampClassifier.load(model.read_bytes())
+    classifier, _ = load_classifier(model)
     owner = open_owner()
     key = owner.vault.private_key()
     split = SplitClassifier.of(classifier, stamps=len(stamps), key_bits=key.public_key.bits)

@@ -18,6 +18,11 @@ readable without the key: whoever holds a candidate file can tell whether it is 
 The file's key comes from the archive key and a random salt by HKDF-SHA256 (RFC 5869). AES-GCM alone
 does not commit to its key, so the header also carries a second HKDF output that is compared before
 anything is decrypted.
+
+What was found out about the content, such as its class, would tell of the content. The header holds
+it as a *note* under a third key of the file, padded, with the rest of the header as associated
+data; without the key only whether there is one can be seen. Archives without a note have no such
+field.
 """
 
 import hmac
@@ -25,7 +30,8 @@ import json
 import re
 import secrets
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from cryptography.exceptions import InvalidTag
@@ -37,7 +43,7 @@ from acie_pipelines.crypto.archive_key import ArchiveKey
 from acie_pipelines.errors import CryptoError, IntegrityError, TamperedDataError
 from acie_pipelines.observations.identity import ContentHasher, Fingerprint
 
-__all__ = ["CHUNK_BYTES", "ArchiveHeader", "read_header", "seal", "unseal"]
+__all__ = ["CHUNK_BYTES", "ArchiveHeader", "read_header", "read_note", "seal", "unseal"]
 
 CHUNK_BYTES = 1 << 20
 _TAG_BYTES = 16
@@ -47,8 +53,14 @@ _MAXIMUM_HEADER_BYTES = 1 << 16
 _SALT_BYTES = 32
 _PREFIX_BYTES = 7
 _HEX = re.compile("[0-9a-f]{64}")
+_NOTE = re.compile("(?:[0-9a-f]{2})*")
+_NOTE_BLOCK_BYTES = 256
+_MAXIMUM_NOTE_BYTES = 4096
+_NOTE_NONCE = bytes(12)
+_NOTE_DOMAIN = b"acie.archive/1 note on "
 _INFO_KEY = b"acie.archive/1 AES-256-GCM key"
 _INFO_COMMITMENT = b"acie.archive/1 key commitment"
+_INFO_NOTE = b"acie.archive/1 AES-256-GCM note key"
 _TAMPERED = "it was changed, cut or sealed under another key; use another copy"
 
 
@@ -66,6 +78,8 @@ class ArchiveHeader:
         Its fingerprints, 64 hexadecimal digits each.
     key_id
         Vault entry whose archive key opens it.
+    note
+        Encrypted, in hexadecimal digits; empty if there is none. See `read_note`.
     """
 
     name: str
@@ -73,6 +87,7 @@ class ArchiveHeader:
     sha256: str
     streebog256: str
     key_id: str
+    note: str = ""
 
     def __post_init__(self) -> None:
         if not (
@@ -80,10 +95,11 @@ class ArchiveHeader:
             and 0 <= self.size <= CHUNK_BYTES << 32
             and _HEX.fullmatch(self.sha256)
             and _HEX.fullmatch(self.streebog256)
+            and _NOTE.fullmatch(self.note)
         ):
             raise CryptoError(
                 f"archive of {self.name!r}",
-                "its name, size or fingerprints are malformed",
+                "its name, size, fingerprints or note are malformed",
                 "give a name, a length in bytes and 64 hexadecimal digits per fingerprint",
             )
 
@@ -114,6 +130,7 @@ def seal(
     size: int,
     sha256: str,
     streebog256: str,
+    note: Mapping[str, Any] | None = None,
 ) -> ArchiveHeader:
     """Write a sealed archive of a stream in constant memory.
 
@@ -127,6 +144,8 @@ def seal(
         Secret of the vault.
     name, size, sha256, streebog256
         Identity of the file, bound to the content and verified on the way.
+    note
+        JSON values that tell of the content; bound to it and readable with the key only.
 
     Returns
     -------
@@ -137,10 +156,37 @@ def seal(
     ------
     IntegrityError
         If the stream is not the file described; discard what the sink received.
+    CryptoError
+        If the note is too long.
     """
     header = ArchiveHeader(name, size, sha256, streebog256, archive_key.key_id)
     salt, prefix = secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_PREFIX_BYTES)
+    if note is not None:
+        header = replace(header, note=_seal_note(note, archive_key, header, salt, prefix).hex())
     return _seal(source, sink, archive_key, header, salt, prefix)
+
+
+def _seal_note(
+    note: Mapping[str, Any],
+    archive_key: ArchiveKey,
+    header: ArchiveHeader,
+    salt: bytes,
+    prefix: bytes,
+) -> bytes:
+    encoded = json.dumps(
+        dict(note), sort_keys=True, separators=(",", ":"), allow_nan=False
+    ).encode()
+    framed = _LENGTH.pack(len(encoded)) + encoded
+    if len(framed) > _MAXIMUM_NOTE_BYTES:
+        raise CryptoError(
+            f"note on {header.name!r}", f"is {len(encoded)} bytes long", "write a shorter one"
+        )
+    # Names of classes differ in length.
+    padded = framed.ljust(-(-len(framed) // _NOTE_BLOCK_BYTES) * _NOTE_BLOCK_BYTES, b"\0")
+    _, commitment = _derive(archive_key, salt)
+    associated = _NOTE_DOMAIN + _canonical(header, salt, prefix, commitment)
+    # The key serves once.
+    return AESGCM(_expand(archive_key, salt, _INFO_NOTE)).encrypt(_NOTE_NONCE, padded, associated)
 
 
 def _seal(
@@ -152,7 +198,7 @@ def _seal(
     prefix: bytes,
 ) -> ArchiveHeader:
     key, commitment = _derive(archive_key, salt)
-    body = _canonical(vars(header), salt, prefix, commitment)
+    body = _canonical(header, salt, prefix, commitment)
     front = _MAGIC + _LENGTH.pack(len(body)) + body
     cipher = _Cipher(AESGCM(key), prefix, front)
     sink.write(front)
@@ -188,6 +234,46 @@ def read_header(source: IO[bytes]) -> ArchiveHeader:
         If it is no archive of this version.
     """
     return _read_front(source)[0]
+
+
+def read_note(source: IO[bytes], *, archive_key: ArchiveKey) -> dict[str, Any] | None:
+    """Decrypt what was noted about the content.
+
+    Parameters
+    ----------
+    source
+        The archive.
+    archive_key
+        Secret of the vault entry named by `read_header`.
+
+    Returns
+    -------
+    dict or None
+        ``None`` if nothing was noted.
+
+    Raises
+    ------
+    TamperedDataError
+        If the note or the header was changed, or the key is another one. That the content is the
+        one it was noted about, `unseal` tells.
+    """
+    header, public, _ = _read_front(source)
+    _check_commitment(header, public, archive_key)
+    if not header.note:
+        return None
+    key = _expand(archive_key, public["salt"], _INFO_NOTE)
+    associated = _NOTE_DOMAIN + _canonical(replace(header, note=""), *public.values())
+    try:
+        padded = AESGCM(key).decrypt(_NOTE_NONCE, bytes.fromhex(header.note), associated)
+        (length,) = _LENGTH.unpack_from(padded)
+        note = json.loads(padded[_LENGTH.size : _LENGTH.size + length])
+        if not isinstance(note, dict):
+            raise TypeError("no object")
+    except (InvalidTag, ValueError, TypeError, struct.error, RecursionError):
+        raise TamperedDataError(
+            f"archive of {header.name!r}", "its note is not authentic", _TAMPERED
+        ) from None
+    return note
 
 
 def unseal(source: IO[bytes], sink: IO[bytes], *, archive_key: ArchiveKey) -> ArchiveHeader:
@@ -240,16 +326,28 @@ def unseal(source: IO[bytes], sink: IO[bytes], *, archive_key: ArchiveKey) -> Ar
     return header
 
 
+def _expand(archive_key: ArchiveKey, salt: bytes, info: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=salt, info=info).derive(archive_key.secret)
+
+
 def _derive(archive_key: ArchiveKey, salt: bytes) -> tuple[bytes, bytes]:
-    def expand(info: bytes) -> bytes:
-        return HKDF(algorithm=SHA256(), length=32, salt=salt, info=info).derive(archive_key.secret)
-
-    return expand(_INFO_KEY), expand(_INFO_COMMITMENT)
+    return _expand(archive_key, salt, _INFO_KEY), _expand(archive_key, salt, _INFO_COMMITMENT)
 
 
-def _canonical(fields: dict[str, Any], salt: bytes, prefix: bytes, commitment: bytes) -> bytes:
+def _fields(header: ArchiveHeader) -> dict[str, Any]:
+    fields = dict(vars(header))
+    if not header.note:
+        del fields["note"]
+    return fields
+
+
+def _json(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _canonical(header: ArchiveHeader, salt: bytes, prefix: bytes, commitment: bytes) -> bytes:
     public = {"salt": salt.hex(), "nonce_prefix": prefix.hex(), "commitment": commitment.hex()}
-    return json.dumps(fields | public, sort_keys=True, separators=(",", ":")).encode()
+    return _json(_fields(header) | public)
 
 
 def _read_front(source: IO[bytes]) -> tuple[ArchiveHeader, dict[str, bytes], bytes]:
@@ -272,7 +370,7 @@ def _read_front(source: IO[bytes]) -> tuple[ArchiveHeader, dict[str, bytes], byt
         valid = (
             len(body) == length <= _MAXIMUM_HEADER_BYTES
             and sizes == [_SALT_BYTES, _PREFIX_BYTES, 32]
-            and body == _canonical(vars(header), *public.values())
+            and body == _canonical(header, *public.values())
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, CryptoError):
         valid = False
@@ -283,6 +381,14 @@ def _read_front(source: IO[bytes]) -> tuple[ArchiveHeader, dict[str, bytes], byt
 
 def _open(source: IO[bytes], archive_key: ArchiveKey) -> tuple[ArchiveHeader, _Cipher]:
     header, public, front = _read_front(source)
+    key = _check_commitment(header, public, archive_key)
+    return header, _Cipher(AESGCM(key), public["nonce_prefix"], front)
+
+
+def _check_commitment(
+    header: ArchiveHeader, public: dict[str, bytes], archive_key: ArchiveKey
+) -> bytes:
+    """Derive the file's key if it is the one that the header commits to."""
     key, commitment = _derive(archive_key, public["salt"])
     if header.key_id != archive_key.key_id or not hmac.compare_digest(
         commitment, public["commitment"]
@@ -292,7 +398,7 @@ def _open(source: IO[bytes], archive_key: ArchiveKey) -> tuple[ArchiveHeader, _C
             "does not commit to this archive key",
             f"it names key {header.key_id!r}; if that is the key given, the archive was changed",
         )
-    return header, _Cipher(AESGCM(key), public["nonce_prefix"], front)
+    return key
 
 
 def _read_exactly(source: IO[bytes], count: int) -> bytes:

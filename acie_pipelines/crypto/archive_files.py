@@ -7,13 +7,13 @@ Does not belong here: the archive format (`archive`), trees (`sealed_tree`), the
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from acie_pipelines.crypto.archive import ArchiveHeader, read_header, seal, unseal
+from acie_pipelines.crypto.archive import ArchiveHeader, read_header, read_note, seal, unseal
 from acie_pipelines.crypto.archive_key import ArchiveKey
 from acie_pipelines.crypto.destination import Destination
 from acie_pipelines.crypto.vault import KeyVault
@@ -23,6 +23,7 @@ from acie_pipelines.storage import atomic_writer, storage_errors
 
 __all__ = [
     "SUFFIX",
+    "Describe",
     "Outcome",
     "attempt_each",
     "open_regular",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 SUFFIX = ".acie"
+# Given the path, for messages, and the open file: what to note, and what to say if that is nothing.
+Describe = Callable[[Path, IO[bytes]], tuple[dict[str, Any] | None, str]]
 Status = Literal["sealed", "restored", "verified", "unchanged", "omitted", "failed"]
 
 
@@ -52,6 +55,9 @@ class Outcome:
         Of the original file, from its authenticated header; none on failure.
     error_type, reason
         Why it failed; empty unless it did or something is to be said.
+    note
+        What its owner noted about the content, from the archive's encrypted part; ``None`` if
+        nothing was.
     """
 
     path: str
@@ -63,6 +69,7 @@ class Outcome:
     key_id: str = ""
     error_type: str = ""
     reason: str = ""
+    note: Mapping[str, Any] | None = None
 
     @property
     def failed(self) -> bool:
@@ -70,8 +77,15 @@ class Outcome:
         return self.status == "failed"
 
     @classmethod
-    def of(cls, path: object, status: Status, result: object, header: ArchiveHeader) -> "Outcome":
-        """Success, described by an authenticated header."""
+    def of(
+        cls,
+        path: object,
+        status: Status,
+        result: object,
+        header: ArchiveHeader,
+        note: Mapping[str, Any] | None = None,
+    ) -> "Outcome":
+        """Success, described by an authenticated header and note."""
         return cls(
             str(path),
             status,
@@ -80,6 +94,7 @@ class Outcome:
             header.sha256,
             header.streebog256,
             header.key_id,
+            note=note,
         )
 
     @classmethod
@@ -123,7 +138,9 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
         yield handle
 
 
-def seal_file(path: Path, target: Path, archive_key: ArchiveKey) -> Outcome:
+def seal_file(
+    path: Path, target: Path, archive_key: ArchiveKey, describe: Describe | None = None
+) -> Outcome:
     """Seal a file: two fingerprints in one read, then the authenticated archive.
 
     Parameters
@@ -131,9 +148,11 @@ def seal_file(path: Path, target: Path, archive_key: ArchiveKey) -> Outcome:
     path
         A regular file, or a link to one.
     target
-        Archive to write. One that holds the same file under the same key stays as it is.
+        Archive to write. One that holds the same file and note under the same key stays as it is.
     archive_key
         Key to seal under.
+    describe
+        Reads the file and finds what to note about it; nothing by default.
 
     Raises
     ------
@@ -145,17 +164,19 @@ def seal_file(path: Path, target: Path, archive_key: ArchiveKey) -> Outcome:
     with open_regular(path) as source:
         with storage_errors(path):
             identity = fingerprint_stream(source)
-            source.seek(0)
         expected = header_of(path.name, identity, archive_key)
-        if target.exists():
-            if not _holds(target, expected, archive_key):
-                raise StorageError(
-                    target, "exists already and is not this file sealed", "move it away"
-                )
-            return Outcome.of(path, "unchanged", target, expected)
-        with atomic_writer(target) as sink:
-            seal(source, sink, archive_key=archive_key, name=path.name, **vars(identity))
-    return Outcome.of(path, "sealed", target, expected)
+        source.seek(0)
+        note, reason = (None, "") if describe is None else describe(path, source)
+        status: Status = "unchanged"
+        if not target.exists():
+            source.seek(0)
+            with atomic_writer(target) as sink:
+                content = vars(identity) | {"note": note}
+                seal(source, sink, archive_key=archive_key, name=path.name, **content)
+            status = "sealed"
+        elif not _holds(target, expected, note, archive_key):
+            raise StorageError(target, "exists already and is not this file sealed", "move it away")
+    return replace(Outcome.of(path, status, target, expected, note), reason=reason)
 
 
 def header_of(name: str, identity: Fingerprint, archive_key: ArchiveKey) -> ArchiveHeader:
@@ -163,15 +184,23 @@ def header_of(name: str, identity: Fingerprint, archive_key: ArchiveKey) -> Arch
     return ArchiveHeader(name=name, key_id=archive_key.key_id, **vars(identity))
 
 
-def _holds(target: Path, expected: ArchiveHeader, archive_key: ArchiveKey) -> bool:
+def _holds(
+    target: Path,
+    expected: ArchiveHeader,
+    note: Mapping[str, Any] | None,
+    archive_key: ArchiveKey,
+) -> bool:
     try:
-        return authenticate(target, archive_key) == expected
+        header, noted = authenticate(target, archive_key)
     except TamperedDataError:
         return False
+    return (replace(header, note=""), noted) == (expected, note)
 
 
-def authenticate(archive: Path, archive_key: ArchiveKey) -> ArchiveHeader:
-    """Verify an archive to its last byte without keeping what it holds.
+def authenticate(
+    archive: Path, archive_key: ArchiveKey
+) -> tuple[ArchiveHeader, dict[str, Any] | None]:
+    """Verify an archive to its last byte without keeping what it holds; give its header and note.
 
     Raises
     ------
@@ -179,7 +208,9 @@ def authenticate(archive: Path, archive_key: ArchiveKey) -> ArchiveHeader:
         If anything differs from what was sealed, or the key is another one.
     """
     with open_regular(archive) as source, Path(os.devnull).open("wb") as nowhere:
-        return unseal(source, nowhere, archive_key=archive_key)
+        header = unseal(source, nowhere, archive_key=archive_key)
+        source.seek(0)
+        return header, read_note(source, archive_key=archive_key)
 
 
 def verify_file(archive: Path, keys: KeyVault) -> Outcome:
@@ -194,7 +225,8 @@ def verify_file(archive: Path, keys: KeyVault) -> Outcome:
     """
     with open_regular(archive) as source:
         key_id = read_header(source).key_id
-    return Outcome.of(archive, "verified", "", authenticate(archive, keys.archive_key(key_id)))
+    header, note = authenticate(archive, keys.archive_key(key_id))
+    return Outcome.of(archive, "verified", "", header, note)
 
 
 def restore_file(archive: Path, destination: Destination, keys: KeyVault) -> Outcome:
@@ -227,8 +259,10 @@ def restore_file(archive: Path, destination: Destination, keys: KeyVault) -> Out
             if present is not None:
                 if fingerprint_stream(present) != claimed.fingerprint:
                     raise StorageError(result, "exists already with other content", "move it away")
-                authenticate(archive, archive_key)
-                return Outcome.of(archive, "unchanged", result, claimed)
+                header, note = authenticate(archive, archive_key)
+                return Outcome.of(archive, "unchanged", result, header, note)
         with destination.file(claimed.name) as sink:
             header = unseal(source, sink, archive_key=archive_key)
-    return Outcome.of(archive, "restored", result, header)
+            source.seek(0)
+            note = read_note(source, archive_key=archive_key)
+    return Outcome.of(archive, "restored", result, header, note)

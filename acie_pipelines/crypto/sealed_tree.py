@@ -342,7 +342,7 @@ def _holds(archive: Path, expected: ArchiveHeader, keys: TreeKeys) -> bool:
     if not archive.exists():
         return False
     try:
-        return authenticate(archive, keys.archive) == expected
+        return authenticate(archive, keys.archive)[0] == expected
     except TamperedDataError:
         return False
 

@@ -63,7 +63,7 @@ def verify_tree(
         header = object_header(entry, sealed.keys)
         if not archive.exists():
             raise TamperedDataError(entry.path, "its archive is missing", _COPY)
-        if authenticate(archive, sealed.keys.archive) != header:
+        if authenticate(archive, sealed.keys.archive)[0] != header:
             raise _swapped(entry)
         return Outcome.of(entry.path, "verified", "", header)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from acie_pipelines.errors import FormatMismatchError, InvalidGeometryError
 
-__all__ = ["read_stamps"]
+__all__ = ["decode_stamp", "read_stamps"]
 
 _SHAPE: Final = (88, 88, 3)
 _JPEG: Final = b"\xff\xd8\xff"
@@ -40,8 +40,6 @@ def read_stamps(paths: Sequence[Path]) -> NDArray[np.uint8]:
     InvalidGeometryError
         If it has another size.
     """
-    import imagecodecs
-
     stamps = np.empty((len(paths), _SHAPE[2], *_SHAPE[:2]), dtype=np.uint8)
     for number, path in enumerate(paths):
         try:
@@ -50,19 +48,39 @@ def read_stamps(paths: Sequence[Path]) -> NDArray[np.uint8]:
             raise FormatMismatchError(
                 path, f"cannot be read ({error.strerror})", "give the path of a picture"
             ) from error
-        decoders = {_JPEG: imagecodecs.jpeg_decode, _PNG: imagecodecs.png_decode}
-        decode = next((each for magic, each in decoders.items() if data.startswith(magic)), None)
-        if decode is None:
-            raise FormatMismatchError(path, "is no JPEG or PNG", "convert it to one of them")
-        try:
-            picture = decode(data)
-        except Exception as error:  # a damaged picture can fail in any way
-            raise FormatMismatchError(path, "cannot be decoded", "take another copy") from error
-        if picture.shape != _SHAPE or picture.dtype != np.uint8:
-            raise InvalidGeometryError(
-                path,
-                f"has shape {picture.shape} and dtype {picture.dtype}",
-                f"give an RGB picture of shape {_SHAPE} and 8 bits",
-            )
-        stamps[number] = picture.transpose(2, 0, 1)
+        stamps[number] = decode_stamp(data, path)
     return stamps
+
+
+def decode_stamp(data: bytes, subject: object) -> NDArray[np.uint8]:
+    """Decode one JPEG or PNG; errors are those of `read_stamps`.
+
+    Parameters
+    ----------
+    data
+        The whole file.
+    subject
+        Its name, for messages.
+
+    Returns
+    -------
+    NDArray
+        Display values, shape ``(3, 88, 88)``.
+    """
+    import imagecodecs
+
+    decoders = {_JPEG: imagecodecs.jpeg_decode, _PNG: imagecodecs.png_decode}
+    decode = next((each for magic, each in decoders.items() if data.startswith(magic)), None)
+    if decode is None:
+        raise FormatMismatchError(subject, "is no JPEG or PNG", "convert it to one of them")
+    try:
+        picture = decode(data)
+    except Exception as error:  # a damaged picture can fail in any way
+        raise FormatMismatchError(subject, "cannot be decoded", "take another copy") from error
+    if picture.shape != _SHAPE or picture.dtype != np.uint8:
+        raise InvalidGeometryError(
+            subject,
+            f"has shape {picture.shape} and dtype {picture.dtype}",
+            f"give an RGB picture of shape {_SHAPE} and 8 bits",
+        )
+    return np.ascontiguousarray(picture.transpose(2, 0, 1))

@@ -9,7 +9,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from acie_pipelines.crypto.archive_files import Outcome, restore_file, seal_file, verify_file
+from acie_pipelines.crypto.archive_files import (
+    Describe,
+    Outcome,
+    restore_file,
+    seal_file,
+    verify_file,
+)
 from acie_pipelines.crypto.cipher_tensor import CipherTensor
 from acie_pipelines.crypto.destination import Destination
 from acie_pipelines.crypto.packing import PackingLayout
@@ -94,9 +100,9 @@ class DataOwner:
         manifest = current_manifest(store, kind, key)
         return manifest, attestations.authenticate(manifest, self.vault.archive_key)
 
-    def seal(self, path: Path, target: Path) -> Outcome:
+    def seal(self, path: Path, target: Path, describe: Describe | None = None) -> Outcome:
         """Seal a file under the current archive key; see `seal_file`."""
-        return seal_file(path, target, self.vault.archive_key())
+        return seal_file(path, target, self.vault.archive_key(), describe)
 
     def restore(self, archive: Path, destination: Destination) -> Outcome:
         """Restore the file that an archive holds; see `restore_file`."""

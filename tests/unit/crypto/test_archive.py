@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from acie_native import Streebog256
 from acie_pipelines.crypto import archive as archive_module
-from acie_pipelines.crypto.archive import ArchiveHeader, read_header, seal, unseal
+from acie_pipelines.crypto.archive import ArchiveHeader, read_header, read_note, seal, unseal
 from acie_pipelines.crypto.archive_key import ArchiveKey
 from acie_pipelines.crypto.destination import Destination
 from acie_pipelines.errors import CryptoError, IntegrityError, TamperedDataError
@@ -37,7 +37,13 @@ def content_of(size: int) -> bytes:
     return random.Random(size).randbytes(size)  # noqa: S311
 
 
-def sealed(content: bytes, *, name: str = "m31.fits", key: ArchiveKey = KEY) -> bytes:
+def sealed(
+    content: bytes,
+    *,
+    name: str = "m31.fits",
+    key: ArchiveKey = KEY,
+    note: dict[str, Any] | None = None,
+) -> bytes:
     sink = io.BytesIO()
     seal(
         io.BytesIO(content),
@@ -47,8 +53,13 @@ def sealed(content: bytes, *, name: str = "m31.fits", key: ArchiveKey = KEY) -> 
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
         streebog256=Streebog256(content).hexdigest(),
+        note=note,
     )
     return sink.getvalue()
+
+
+def noted(data: bytes, key: ArchiveKey = KEY) -> dict[str, Any] | None:
+    return read_note(io.BytesIO(data), archive_key=key)
 
 
 def opened(data: bytes, key: ArchiveKey = KEY) -> bytes:
@@ -251,6 +262,9 @@ def test_wrong_key_is_refused_before_anything_is_decrypted() -> None:
         lambda fields: fields | {"sha256": "AB" * 32},
         lambda fields: fields | {"salt": fields["salt"][2:]},
         lambda fields: fields | {"name": ""},
+        lambda fields: fields | {"note": ""},
+        lambda fields: fields | {"note": "0"},
+        lambda fields: fields | {"note": 7},
         lambda fields: [],
     ],
 )
@@ -261,6 +275,53 @@ def test_malformed_headers_are_refused(edit: Any) -> None:
     changed = data[:8] + struct.pack(">I", len(body)) + body + data[body_start(data) :]
     with pytest.raises(TamperedDataError):
         read_header(io.BytesIO(changed))
+
+
+NOTE = {"class": "spiral", "probability": 0.75}
+
+
+def test_a_note_is_for_whoever_has_the_key() -> None:
+    data = sealed(b"sky", note=NOTE)
+    assert (noted(data), opened(data)) == (NOTE, b"sky")
+    assert noted(sealed(b"sky")) is None and read_header(io.BytesIO(sealed(b"sky"))).note == ""
+    assert noted(sealed(b"sky", note={})) == {}
+    with pytest.raises(TamperedDataError, match="does not commit"):
+        noted(data, OTHER)
+    # Neither its words nor its length tell anything without the key.
+    header = read_header(io.BytesIO(data))
+    assert b"spiral" not in data and b"0.75" not in data
+    lengths = {len(sealed(b"sky", note={"class": "s" * size})) for size in (1, 10, 100)}
+    assert lengths == {len(data)}
+    assert header.note != read_header(io.BytesIO(sealed(b"sky", note=NOTE))).note
+    with pytest.raises(CryptoError, match="shorter"):
+        sealed(b"sky", note={"class": "s" * 5000})
+
+
+def test_every_changed_bit_of_an_archive_with_a_note_is_refused() -> None:
+    data = sealed(b"sky", note=NOTE)
+    draw = random.Random(2)  # noqa: S311
+    for position in range(body_start(data)):
+        changed = bytearray(data)
+        changed[position] ^= 1 << draw.randrange(8)
+        for reader in (opened, noted):
+            with pytest.raises(TamperedDataError):
+                reader(bytes(changed))
+
+
+def test_notes_cannot_be_removed_or_moved() -> None:
+    data, other = sealed(b"sky", note=NOTE), sealed(b"sky", note={"class": "elliptical"})
+    fields = json.loads(data[12 : body_start(data)])
+    theirs = json.loads(other[12 : body_start(other)])
+    for edited in (
+        {name: value for name, value in fields.items() if name != "note"},
+        fields | {"note": theirs["note"]},
+        # With what its key is made of, it is no longer the key of this content.
+        fields | {name: theirs[name] for name in ("note", "salt", "commitment")},
+    ):
+        body = json.dumps(edited, sort_keys=True, separators=(",", ":")).encode()
+        moved = data[:8] + struct.pack(">I", len(body)) + body + data[body_start(data) :]
+        with pytest.raises(TamperedDataError):
+            opened(moved)
 
 
 def test_only_the_canonical_header_is_accepted() -> None:
