@@ -19,6 +19,8 @@ from acie_pipelines.settings import Settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from acie_pipelines.secure.retrieval.public_part import PublicIndex
+
 __all__ = ["index", "query"]
 
 index = typer.Typer(help="Indexes of reference prototypes (ACIE_INDEX_URL).", no_args_is_help=True)
@@ -67,11 +69,49 @@ def list_indexes(as_json: Json = False) -> None:
     out.print(table)
 
 
+@index.command("export")
+def export_index(
+    into: Annotated[Path, typer.Option("--out", help="File to write.")],
+    name: Name = "galaxies",
+) -> None:
+    """Write what others need to ask an index: how pictures become vectors, and no prototype."""
+    from acie_pipelines.secure.retrieval.index import IndexStore
+    from acie_pipelines.storage import atomic_writer
+
+    opened = IndexStore(Settings.from_environment().index_url).open(name)
+    with atomic_writer(into) as sink:
+        sink.write(opened.public().to_bytes())
+    typer.echo(f"{into}: index {name}, digest {opened.record.digest}")
+
+
+@index.command("answer")
+def answer_query(
+    question: Annotated[Path, typer.Argument(help="Written by `acie secure query --ask`.")],
+    public_keys: Annotated[
+        Path, typer.Option(help="Of whoever asks, from `acie keys export-public`.")
+    ],
+    into: Annotated[Path, typer.Option("--out", help="File to write; send it back.")],
+) -> None:
+    """Answer somebody's encrypted query, as the owner of an index; nothing of it can be read."""
+    from acie_pipelines.crypto.public_keys import read_public_keys
+    from acie_pipelines.secure.retrieval.worker import ask_worker
+    from acie_pipelines.storage import atomic_writer
+
+    keys = read_public_keys(public_keys)
+    reply = ask_worker(_read(question), keys, Settings.from_environment().index_url)
+    with atomic_writer(into) as sink:
+        sink.write(reply)
+
+
 def query(
     galaxy: Annotated[
         str, typer.Argument(help="JPEG or PNG of 88 x 88 pixels, or the name of a bundled galaxy.")
     ],
     name: Name = "galaxies",
+    public: Annotated[
+        Path | None,
+        typer.Option("--index-public", help="From `acie secure index export`, for --index."),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 5,
     label: Annotated[
         str | None, typer.Option(help="Only this class; the index's owner sees it.")
@@ -79,29 +119,45 @@ def query(
     digest: Annotated[
         str | None, typer.Option(help="Digest that the index must have, from its owner.")
     ] = None,
+    question: Annotated[
+        Path | None, typer.Option("--ask", help="Only write the encrypted query, to be sent.")
+    ] = None,
+    reply: Annotated[
+        Path | None, typer.Option("--answer", help="Read the answer that came back; ask nobody.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Find the labelled galaxies that look most like this one, without showing it.
 
     The picture becomes a vector here and is encrypted here. A process without private key scores
-    every galaxy of the index against it; what it sends back is decrypted and ranked here.
+    every galaxy of the index against it; what it sends back is decrypted and ranked here. Where the
+    index is elsewhere: query --index-public --ask here, `index answer` there, query --answer here.
     """
     from acie_pipelines.secure.retrieval.encrypted_query import EncryptedScores, ask, rank
-    from acie_pipelines.secure.retrieval.index import IndexStore
     from acie_pipelines.secure.retrieval.prototypes import Condition
     from acie_pipelines.secure.retrieval.stamps import StampEmbedding
     from acie_pipelines.secure.retrieval.worker import ask_worker
+    from acie_pipelines.storage import atomic_writer
 
     settings = Settings.from_environment()
     owner = open_owner()
     private_key = owner.vault.private_key()
-    opened = IndexStore(settings.index_url).open(name, digest=digest)
+    opened = _public_index(settings, name, public)
+    opened.record.expect(digest)
     stamp = _stamp(galaxy)
-    [vector] = StampEmbedding.from_bytes(opened.embedding()).embed(stamp[None])
+    [vector] = StampEmbedding.from_bytes(opened.embedding).embed(stamp[None])
     asked = ask(opened.record, vector, private_key, condition=Condition(label=label))
-    with err.status("scoring under encryption"):
-        reply = ask_worker(asked.to_bytes(), owner.public_keys(), settings.index_url)
-    scores = EncryptedScores.from_bytes(reply, private_key.public_key)
+    message = asked.to_bytes()
+    if question is not None:
+        with atomic_writer(question) as sink:
+            sink.write(message)
+        return
+    if reply is not None:
+        answered = _read(reply)
+    else:
+        with err.status("scoring under encryption"):
+            answered = ask_worker(message, owner.public_keys(), settings.index_url)
+    scores = EncryptedScores.from_bytes(answered, private_key.public_key)
     hits = rank(scores, asked, vector, private_key, top)
     if as_json:
         for hit in hits:
@@ -113,8 +169,24 @@ def query(
     out.print(table)
     out.print(
         f"{len(scores.prototypes)} galaxies scored under key {private_key.key_id}; "
-        f"{len(asked.to_bytes()) / 1024:.0f} KiB sent, {len(reply) / 1024:.0f} KiB received"
+        f"{len(message) / 1024:.0f} KiB sent, {len(answered) / 1024:.0f} KiB received"
     )
+
+
+def _public_index(settings: Settings, name: str, public: Path | None) -> "PublicIndex":
+    from acie_pipelines.secure.retrieval.index import IndexStore
+    from acie_pipelines.secure.retrieval.public_part import PublicIndex
+
+    if public is not None:
+        return PublicIndex.from_bytes(_read(public), public)
+    return IndexStore(settings.index_url).open(name).public()
+
+
+def _read(path: Path) -> bytes:
+    from acie_pipelines.storage import storage_errors
+
+    with storage_errors(path):
+        return path.read_bytes()
 
 
 def _stamp(galaxy: str) -> "NDArray[np.uint8]":

@@ -54,6 +54,44 @@ def test_a_galaxy_finds_its_likes(
     assert json.loads(out) == vars(index.record)
 
 
+def test_an_index_elsewhere_is_asked_by_its_public_part(
+    acie: Acie,
+    settings: Settings,
+    vault: FileVault,
+    index: PrototypeIndex,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = read_efigi(GALAXY_IMAGES).names[0]
+    code, here, _ = acie("secure", "query", name, "--json")
+    files = {what: tmp_path / what for what in ("public", "keys", "question", "answer")}
+    code, out, _ = acie("secure", "index", "export", "--out", files["public"])
+    assert code == 0 and index.record.digest in out
+    content = files["public"].read_bytes()
+    assert not any(each.key.encode() in content for each in index.select())
+    assert acie("keys", "export-public", files["keys"])[0] == 0
+    # The one who asks has no index, the one who answers no vault.
+    asking = ("secure", "query", name, "--index-public", files["public"])
+    index_url = settings.index_url
+    monkeypatch.setenv("ACIE_INDEX_URL", f"sqlite:///{tmp_path / 'none.db'}")
+    code, out, err = acie(*asking, "--ask", files["question"], "--digest", index.record.digest)
+    assert (code, out) == (0, ""), err
+    hidden = settings.keys_file.rename(settings.keys_file.with_suffix(".away"))
+    monkeypatch.setenv("ACIE_INDEX_URL", index_url)
+    answering = ("secure", "index", "answer", files["question"], "--public-keys", files["keys"])
+    code, _, err = acie(*answering, "--out", files["answer"])
+    assert code == 0, err
+    hidden.rename(settings.keys_file)
+    monkeypatch.setenv("ACIE_INDEX_URL", f"sqlite:///{tmp_path / 'none.db'}")
+    code, there, err = acie(*asking, "--answer", files["answer"], "--json")
+    assert (code, there) == (0, here), err
+    code, _, err = acie(*asking, "--digest", "0" * 64)
+    assert code == 1 and "ask its owner" in " ".join(err.split())
+    files["public"].write_bytes(content.replace(b'"prototypes":', b'"prototypes":1', 1))
+    code, _, err = acie(*asking)
+    assert code == 1 and "or was changed" in " ".join(err.split())
+
+
 def test_what_is_wrong_is_one_line(
     acie: Acie, vault: FileVault, settings: Settings, index: PrototypeIndex, tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ from acie_pipelines.crypto.packing import unpacked_layout
 from acie_pipelines.crypto.tensor_format import from_bytes, to_bytes
 from acie_pipelines.crypto.tensor_packing import pack_tensor
 from acie_pipelines.errors import CryptoError, IntegrityError
-from acie_pipelines.secure.retrieval.index import IndexRecord, PrototypeIndex
+from acie_pipelines.secure.retrieval.index import PrototypeIndex
 from acie_pipelines.secure.retrieval.messages import malformed, read_message, write_message
 from acie_pipelines.secure.retrieval.prototypes import (
     METRICS,
@@ -38,6 +38,7 @@ from acie_pipelines.secure.retrieval.prototypes import (
     checked_vector,
     nearest_rows,
 )
+from acie_pipelines.secure.retrieval.public_part import IndexRecord
 from acie_pipelines.secure.roles import ComputeWorker
 
 __all__ = ["EncryptedQuery", "EncryptedScores", "Hit", "answer", "ask", "rank"]

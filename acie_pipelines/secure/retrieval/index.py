@@ -1,7 +1,8 @@
 """Indexes of prototypes in a database: embedded SQLite, or PostgreSQL with pgvector by URL.
 
 Belongs here: writing an index whole, proving it, selecting by metadata, exact nearest neighbours.
-Does not belong here: encrypted queries (`encrypted_query`), how vectors are made.
+Does not belong here: encrypted queries (`encrypted_query`), how vectors are made, what leaves the
+index's owner (`public_part`).
 
 An index is written in one transaction and never changed, only replaced. Its digest covers every
 prototype and the embedding; whoever knows the digest can tell that nothing was added, removed or
@@ -9,7 +10,6 @@ changed, whoever keeps the database.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,32 +27,14 @@ from acie_pipelines.secure.retrieval.prototypes import (
     checked_vector,
     index_digest,
     nearest_rows,
+    prototypes_digest,
     scores,
 )
+from acie_pipelines.secure.retrieval.public_part import IndexRecord, PublicIndex
 
-__all__ = ["IndexRecord", "IndexStore", "PrototypeIndex"]
+__all__ = ["IndexStore", "PrototypeIndex"]
 
 _FIX = "build the index again"
-
-
-@dataclass(frozen=True)
-class IndexRecord:
-    """What identifies an index.
-
-    Attributes
-    ----------
-    name
-        Unique in its database.
-    dimensions, prototypes
-        Length of the vectors, and how many there are.
-    digest
-        SHA-256 over all of it.
-    """
-
-    name: str
-    dimensions: int
-    prototypes: int
-    digest: str
 
 
 class IndexStore:
@@ -101,8 +83,10 @@ class IndexStore:
         dimensions = len(ordered[0].vector)
         for prototype in ordered:
             checked_vector(prototype.vector, dimensions, f"prototype {prototype.key}")
-        digest = index_digest(name, embedding, (prototype.sha256 for prototype in ordered))
-        record = IndexRecord(name, dimensions, len(ordered), digest)
+        count = len(ordered)
+        hashes = prototypes_digest(prototype.sha256 for prototype in ordered)
+        digest = index_digest(name, dimensions, count, embedding, hashes)
+        record = IndexRecord(name, dimensions, count, digest)
         with writing(self.engine) as connection:
             if _is_postgresql(self.engine):
                 # Of two writers the second must see, and delete, what the first wrote.
@@ -144,12 +128,7 @@ class IndexStore:
                 f"choose one of {', '.join(records)}" if records else "build it first",
             )
         record = records[name]
-        if digest is not None and record.digest != digest:
-            raise IntegrityError(
-                f"index {name}",
-                f"has the digest {record.digest}, not {digest}",
-                "ask its owner which one is current",
-            )
+        record.expect(digest)
         index = PrototypeIndex(self.engine, record)
         index.verify()
         return index
@@ -180,8 +159,13 @@ class PrototypeIndex:
             Names the prototype that was changed, or says that some were added or removed.
         """
         found = self.select()
-        hashes = [prototype.sha256 for prototype in found]
-        digest = index_digest(self.record.name, self.embedding(), hashes)
+        digest = index_digest(
+            self.record.name,
+            self.record.dimensions,
+            len(found),
+            self.embedding(),
+            prototypes_digest(prototype.sha256 for prototype in found),
+        )
         lengths = {len(prototype.vector) for prototype in found}
         stated = (self.record.digest, self.record.prototypes, {self.record.dimensions})
         if (digest, len(found), lengths) != stated:
@@ -198,6 +182,11 @@ class PrototypeIndex:
             self._check_current(connection)
             query = sa.select(table.c.embedding).where(table.c.name == self.record.name)
             return bytes(connection.execute(query).scalar_one())
+
+    def public(self) -> PublicIndex:
+        """Give what others need to ask this index."""
+        hashes = prototypes_digest(prototype.sha256 for prototype in self.select())
+        return PublicIndex(self.record, self.embedding(), hashes)
 
     def select(self, condition: Condition | None = None) -> list[Prototype]:
         """Prototypes that meet a condition, by key.

@@ -31,6 +31,7 @@ __all__ = [
     "checked_vector",
     "index_digest",
     "nearest_rows",
+    "prototypes_digest",
     "scores",
 ]
 
@@ -41,7 +42,8 @@ Metric = Literal["distance", "inner product"]
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 
 _DOMAIN: Final = b"acie.prototype/1\0"
-_INDEX_DOMAIN: Final = b"acie.prototype-index/1\0"
+_PROTOTYPES_DOMAIN: Final = b"acie.prototypes/1\0"
+_INDEX_DOMAIN: Final = b"acie.prototype-index/2\0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,20 +258,36 @@ def nearest_rows(keys: list[str], found: NDArray[np.int64], k: int) -> list[int]
     return order[:k]
 
 
-def index_digest(name: str, embedding: bytes, hashes: Iterable[str]) -> str:
-    """Hash of a whole index.
+def prototypes_digest(hashes: Iterable[str]) -> str:
+    """Hash of all prototypes of an index.
+
+    Parameters
+    ----------
+    hashes
+        Of the prototypes, in the order of their keys.
+    """
+    digest = hashlib.sha256(_PROTOTYPES_DOMAIN)
+    for sha256 in hashes:
+        digest.update(bytes.fromhex(sha256))
+    return digest.hexdigest()
+
+
+def index_digest(
+    name: str, dimensions: int, prototypes: int, embedding: bytes, prototypes_sha256: str
+) -> str:
+    """Hash of a whole index, which can be recomputed without its prototypes.
 
     Parameters
     ----------
     name
         Of the index.
+    dimensions, prototypes
+        Length of the vectors, and how many there are.
     embedding
         How queries become vectors, as bytes.
-    hashes
-        Of its prototypes, in the order of their keys.
+    prototypes_sha256
+        From `prototypes_digest`.
     """
-    digest = hashlib.sha256(_INDEX_DOMAIN)
-    digest.update(canonical_json([name, hashlib.sha256(embedding).hexdigest()]))
-    for sha256 in hashes:
-        digest.update(bytes.fromhex(sha256))
-    return digest.hexdigest()
+    sha256 = hashlib.sha256(embedding).hexdigest()
+    said = canonical_json([name, dimensions, prototypes, sha256, prototypes_sha256])
+    return hashlib.sha256(_INDEX_DOMAIN + said).hexdigest()

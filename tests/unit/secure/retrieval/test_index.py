@@ -1,5 +1,7 @@
 """The index against a plain search, and what it refuses."""
 
+import base64
+import json
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from acie_pipelines.errors import IntegrityError, ModelError
 from acie_pipelines.secure.retrieval.index import IndexStore
 from acie_pipelines.secure.retrieval.prototypes import METRICS, Condition, Metric, Prototype
+from acie_pipelines.secure.retrieval.public_part import PublicIndex
 
 Draw = Callable[[int, int, int], list[Prototype]]
 relaxed = settings(
@@ -147,3 +150,36 @@ def test_conditions_survive_json() -> None:
     for damaged in ({}, None, {"survey": 1, "band": None, "label": None, "redshift": None}):
         with pytest.raises(ModelError, match="not valid"):
             Condition.from_json(damaged)
+
+
+def test_the_public_part_proves_itself_and_holds_no_prototype(
+    tmp_path: Path, draw: Callable[[int, int, int], list[Prototype]]
+) -> None:
+    store = IndexStore(f"sqlite:///{tmp_path / 'index.db'}")
+    prototypes = draw(3, 20, 6)
+    record = store.write("a", prototypes, b"how pictures become vectors")
+    public = store.open("a").public()
+    data = public.to_bytes()
+    read = PublicIndex.from_bytes(data, "file")
+    assert read == public
+    assert (read.record, read.embedding) == (record, b"how pictures become vectors")
+    for prototype in prototypes:
+        assert prototype.key.encode() not in data
+        assert prototype.sha256.encode() not in data
+    fields = json.loads(data)
+    for name, value in (
+        ("name", "b"),
+        ("dimensions", 7),
+        ("prototypes", 21),
+        ("digest", "0" * 64),
+        ("prototypes_sha256", "0" * 64),
+        ("embedding", base64.b64encode(b"another way").decode()),
+        ("embedding", "%"),
+        ("schema", "acie.index-public/9"),
+        ("digest", None),
+    ):
+        with pytest.raises(IntegrityError, match=r"^file: .*was changed"):
+            PublicIndex.from_bytes(json.dumps(fields | {name: value}).encode(), "file")
+    for other in (b"", b"[]", b"{}", data[:-20]):
+        with pytest.raises(IntegrityError):
+            PublicIndex.from_bytes(other, "file")
