@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acie_native import CipherArray, limbs_to_ints
-from acie_pipelines.crypto.cipher_planes import check_key, cipher_plane
+from acie_pipelines.crypto.cipher_planes import CipherPlane, CipherTile, check_key, cipher_plane
 from acie_pipelines.crypto.cipher_tensor import CipherTensor
 from acie_pipelines.crypto.kept import KeptCiphertexts, check_ciphertexts
 from acie_pipelines.crypto.keys import PaillierPrivateKey, PaillierPublicKey
@@ -29,7 +29,7 @@ __all__ = [
     "fixed_point_tile_totals",
     "fixed_point_total",
     "homomorphic_total",
-    "tile_totals",
+    "tile_total",
 ]
 
 
@@ -230,26 +230,25 @@ def homomorphic_total(
     return running.total(weight_bits=bits)
 
 
-def tile_totals(
-    store: Store, ciphertexts: Manifest, plane: str, public_key: PaillierPublicKey
-) -> tuple[EncryptedTotal, ...]:
-    """Sum the values of every tile of a plane; see `homomorphic_total`."""
-    check_key(ciphertexts, public_key)
-    encrypted = cipher_plane(ciphertexts, plane)
-    totals = []
-    for tile in encrypted.tiles:
-        rows = encrypted.read_rows(store, ciphertexts, tile)
-        check_ciphertexts(rows, public_key)
-        running = RunningTotal(public_key, encrypted.layout)
-        running.add(public_key.context.load(rows))
-        totals.append(running.total())
-    return tuple(totals)
+def tile_total(
+    store: Store,
+    ciphertexts: Manifest,
+    plane: CipherPlane,
+    tile: CipherTile,
+    public_key: PaillierPublicKey,
+) -> EncryptedTotal:
+    """Sum the values of one tile without decrypting any; see `homomorphic_total`."""
+    rows = plane.read_rows(store, ciphertexts, tile)
+    check_ciphertexts(rows, public_key)
+    running = RunningTotal(public_key, plane.layout)
+    running.add(public_key.context.load(rows))
+    return running.total()
 
 
 def fixed_point_tile_totals(
     store: Store, tiles: Manifest, plane: str, layout: PackingLayout
 ) -> tuple[int, ...]:
-    """Compute from plaintext tiles what `tile_totals` must decrypt to; see `fixed_point_total`."""
+    """Compute from plaintext tiles what `tile_total` must decrypt to; see `fixed_point_total`."""
     totals = []
     for _, pixels in iter_tiles(store, tiles, plane):
         clean = pixels if pixels.dtype.kind != "f" else pixels[np.isfinite(pixels)]

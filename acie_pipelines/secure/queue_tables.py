@@ -74,6 +74,11 @@ class Batch:
     generation: str
     payload: Mapping[str, Any]
 
+    @property
+    def prefix(self) -> str:
+        """The generation's directory in the store."""
+        return f"{self.kind}/{self.key}/{self.generation}"
+
 
 @dataclass(frozen=True)
 class Lease:

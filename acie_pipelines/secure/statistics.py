@@ -1,6 +1,7 @@
 """Statistics of encrypted tiles, computed with the public key and read with the private one.
 
-Belongs here: sums, means and flux of planes, and the ``encrypted_statistics`` dataset.
+Belongs here: sums, means and flux of planes, and the ``encrypted_statistics`` dataset, made in
+units of tiles that any worker can do.
 Does not belong here: images made of images (`encrypted_images`), the sums themselves
 (`acie_pipelines.crypto.totals`).
 
@@ -10,7 +11,8 @@ per tile or per epoch; per-pixel weights need `acie_pipelines.crypto.packing.unp
 whose tensors multiply by arrays, and packed tensors refuse them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -19,7 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acie_pipelines.crypto.cipher_planes import check_key, cipher_plane, verified_rows
+from acie_pipelines.crypto.cipher_planes import (
+    CipherPlane,
+    check_key,
+    cipher_plane,
+    public_key_of,
+    verified_rows,
+)
 from acie_pipelines.crypto.cipher_rows import ciphertext_rows, row_range
 from acie_pipelines.crypto.kept import check_ciphertexts
 from acie_pipelines.crypto.keys import PaillierPrivateKey, PaillierPublicKey
@@ -29,15 +37,13 @@ from acie_pipelines.crypto.totals import (
     EncryptedTotal,
     fixed_point_tile_totals,
     homomorphic_total,
-    tile_totals,
+    tile_total,
 )
 from acie_pipelines.errors import IntegrityError
-from acie_pipelines.provenance import (
-    Manifest,
-    Output,
-    new_generation,
-    reusable_manifest,
-)
+from acie_pipelines.provenance import Generation, Manifest, Output
+from acie_pipelines.secure.batches import Recipe, Work, input_of
+from acie_pipelines.secure.queue_tables import Lease
+from acie_pipelines.secure.tasks import Progress
 from acie_pipelines.storage import Store
 
 __all__ = [
@@ -46,12 +52,16 @@ __all__ = [
     "TileSums",
     "check_coverage",
     "differing_planes",
+    "do_unit",
     "encrypted_mean",
-    "encrypted_statistics",
     "read_sums",
+    "statistics_work",
 ]
 
 KIND = "encrypted_statistics"
+# A tile of 1024 x 1024 pixels is read and summed in some tenths of a second.
+_TILES_PER_UNIT = 128
+_PLACE = ("plane", "channel", "y0", "y1", "x0", "x1")
 
 
 def check_coverage(ciphertexts: Manifest, plane: str) -> None:
@@ -180,78 +190,122 @@ def encrypted_mean(
     )
 
 
-def encrypted_statistics(
-    store: Store, ciphertexts: Manifest, public_key: PaillierPublicKey, *, code_version: str
-) -> Manifest:
-    """Sum every tile of every plane of an observation, and store the encrypted sums.
+def statistics_work(ciphertexts: Manifest, code_version: str) -> Work:
+    """Plan the sums of every tile of every plane of an observation.
+
+    The dataset of kind ``encrypted_statistics`` has one output per tile, its sum in re-randomised
+    ciphertexts; attributes are ``planes`` (name, unit, layout) and, in the order of the
+    ciphertexts, ``tiles``: plane, place, and how many rows each ciphertext of the sum adds up.
 
     Parameters
     ----------
-    store, ciphertexts
+    ciphertexts
         Dataset of kind ``ciphertexts``.
-    public_key
-        Key it is encrypted under.
     code_version
         Version of the code, recorded in the manifest.
-
-    Returns
-    -------
-    Manifest
-        Of kind ``encrypted_statistics``: per plane an array of re-randomised ciphertexts, per tile
-        its place, which rows are its sum and how many rows each of them adds up.
 
     Raises
     ------
     IntegrityError
-        If ciphertexts are not those that were written, or tiles do not cover their plane.
-    CryptoError
-        If the key is another one.
+        If tiles do not cover their plane.
     """
-    check_key(ciphertexts, public_key)
-    inputs = (ciphertexts.as_input(),)
-    parameters = {"key_id": public_key.key_id}
-    reusable = reusable_manifest(
-        store,
-        KIND,
-        ciphertexts.key,
-        inputs=inputs,
-        code_version=code_version,
-        parameters=parameters,
+    attributes, public_key = ciphertexts.attributes, public_key_of(ciphertexts)
+    for plane in attributes["planes"]:
+        check_coverage(ciphertexts, plane["name"])
+    limbs, count = public_key.context.ciphertext_limbs, len(attributes["tiles"])
+
+    def assemble(
+        _: Generation, results: Sequence[Mapping[str, Any]]
+    ) -> tuple[tuple[Output, ...], dict[str, Any]]:
+        sums = [(result["array"], tile) for result in results for tile in result["tiles"]]
+        outputs = tuple(
+            Output(array, tile["sha256"], (tuple(tile["rows"]), (0, limbs)), "<u8")
+            for array, tile in sums
+        )
+        tiles = [
+            {field: record[field] for field in _PLACE} | {"weights": tile["weights"]}
+            for record, (_, tile) in zip(attributes["tiles"], sums, strict=True)
+        ]
+        planes = [
+            {field: plane[field] for field in ("name", "unit", "layout")}
+            for plane in attributes["planes"]
+        ]
+        facts = {field: attributes[field] for field in ("key_id", "modulus")}
+        return outputs, facts | {"planes": planes, "tiles": tiles}
+
+    return Work(
+        Recipe(
+            KIND,
+            ciphertexts.key,
+            (ciphertexts.as_input(),),
+            code_version,
+            {"key_id": public_key.key_id},
+        ),
+        public_key,
+        {"ciphertexts": vars(ciphertexts.as_input())},
+        [
+            {"tiles": [first, min(first + _TILES_PER_UNIT, count)]}
+            for first in range(0, count, _TILES_PER_UNIT)
+        ],
+        assemble,
     )
-    if reusable is not None:
-        return reusable
-    with new_generation(
-        store,
-        KIND,
-        ciphertexts.key,
-        inputs=inputs,
-        code_version=code_version,
-        parameters=parameters,
-    ) as generation:
-        outputs: list[Output] = []
-        planes = []
-        for record in ciphertexts.attributes["planes"]:
-            name = record["name"]
-            check_coverage(ciphertexts, name)
-            totals = tile_totals(store, ciphertexts, name, public_key)
-            count = sum(len(total.ciphertexts) for total in totals)
-            tiles = []
-            array = f"sums/{name}"
-            with ciphertext_rows(store, generation.prefix, array, count, public_key) as rows:
-                places = cipher_plane(ciphertexts, name).tiles
-                for total, tile in zip(totals, places, strict=True):
-                    output = rows.append(total.ciphertexts)
-                    outputs.append(output)
-                    place = {field: getattr(tile, field) for field in _PLACE}
-                    ranges = {"rows": list(row_range(output)), "weights": list(total.weights)}
-                    tiles.append(place | ranges)
-            public = {field: record[field] for field in ("name", "unit", "layout")}
-            planes.append(public | {"array": array, "tiles": tiles})
-        facts = {field: ciphertexts.attributes[field] for field in ("key_id", "modulus")}
-        return generation.commit(tuple(outputs), facts | {"planes": planes})
 
 
-_PLACE = ("channel", "y0", "y1", "x0", "x1")
+def do_unit(store: Store, lease: Lease, progress: Progress) -> dict[str, Any]:
+    """Sum the tiles of one unit.
+
+    Parameters
+    ----------
+    store
+        Holds the ciphertexts and receives the sums.
+    lease
+        Of a unit of `statistics_work`.
+    progress
+        Called after each tile.
+
+    Returns
+    -------
+    dict
+        ``array`` of the sums, and of each of the ``tiles`` its ``rows``, their ``sha256``, and the
+        ``weights`` of its sum.
+
+    Raises
+    ------
+    IntegrityError
+        If ciphertexts are not those that were written.
+    """
+    ciphertexts = input_of(store, lease.batch.payload["ciphertexts"])
+    public_key = PaillierPublicKey(int(lease.batch.payload["modulus"], 16))
+    check_key(ciphertexts, public_key)
+    first, stop = lease.payload["tiles"]
+    # The place of every tile among those of its plane.
+    places: dict[str, Iterator[int]] = {}
+    wanted = []
+    for record in ciphertexts.attributes["tiles"]:
+        name = record["plane"]
+        wanted.append((name, next(places.setdefault(name, itertools.count()))))
+    planes: dict[str, CipherPlane] = {}
+    totals = []
+    for name, number in wanted[first:stop]:
+        if name not in planes:
+            planes[name] = cipher_plane(ciphertexts, name)
+        plane = planes[name]
+        totals.append(tile_total(store, ciphertexts, plane, plane.tiles[number], public_key))
+        progress(len(totals), stop - first)
+    array = f"{lease.directory}/sums"
+    count = sum(len(total.ciphertexts) for total in totals)
+    made = []
+    with ciphertext_rows(store, lease.batch.prefix, array, count, public_key) as rows:
+        for total in totals:
+            output = rows.append(total.ciphertexts)
+            made.append(
+                {
+                    "rows": list(row_range(output)),
+                    "sha256": output.sha256,
+                    "weights": list(total.weights),
+                }
+            )
+    return {"array": array, "tiles": made}
 
 
 @dataclass(frozen=True)
@@ -290,17 +344,18 @@ def read_sums(
     CryptoError
         If the key is another one, or a number is no such sum.
     """
-    check_key(statistics, private_key.public_key)
-    outputs = iter(statistics.outputs)
+    public_key = private_key.public_key
+    check_key(statistics, public_key)
+    tiles = list(zip(statistics.attributes["tiles"], statistics.outputs, strict=True))
     for record in statistics.attributes["planes"]:
         layout = PackingLayout.from_json(record["layout"])
         sums = []
-        for tile, output in zip(record["tiles"], outputs, strict=False):
-            start, stop = tile["rows"]
-            rows = verified_rows(store, statistics, record["array"], (start, stop), output.sha256)
-            check_ciphertexts(rows, private_key.public_key)
-            weights = tuple(tile["weights"])
-            total = EncryptedTotal(private_key.public_key, layout, rows, weights)
+        for tile, output in tiles:
+            if tile["plane"] != record["name"]:
+                continue
+            rows = verified_rows(store, statistics, output.path, row_range(output), output.sha256)
+            check_ciphertexts(rows, public_key)
+            total = EncryptedTotal(public_key, layout, rows, tuple(tile["weights"]))
             sums.append(total.decrypt(private_key))
         yield TileSums(record["name"], layout, tuple(sums))
 

@@ -33,7 +33,9 @@ Progress = Callable[[int, int], None]
 # its result. By name: a worker loads only what it does.
 KINDS: Mapping[str, str] = {
     "ciphertexts": "acie_pipelines.secure.encryption",
-    "tile_totals": "acie_pipelines.secure.tile_totals",
+    "encrypted_features": "acie_pipelines.secure.retrieval.streaming",
+    "encrypted_statistics": "acie_pipelines.secure.statistics",
+    "encrypted_windows": "acie_pipelines.secure.retrieval.window_units",
 }
 
 
@@ -158,8 +160,7 @@ def perform(
 
 
 def _discard(store: Store, lease: Lease) -> None:
-    batch = lease.batch
-    store.delete(f"{batch.kind}/{batch.key}/{batch.generation}/{lease.directory}")
+    store.delete(f"{lease.batch.prefix}/{lease.directory}")
 
 
 def do_unit(

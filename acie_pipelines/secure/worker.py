@@ -26,7 +26,7 @@ from acie_pipelines.storage import Store
 __all__ = ["COMPUTE_KINDS", "ENCRYPTION_KINDS", "Event", "run_worker", "start_worker"]
 
 # Reading plaintext tiles is the owner's side; everything else works on ciphertexts.
-ENCRYPTION_KINDS: tuple[str, ...] = ("ciphertexts",)
+ENCRYPTION_KINDS: tuple[str, ...] = ("ciphertexts", "encrypted_windows")
 COMPUTE_KINDS: tuple[str, ...] = tuple(kind for kind in KINDS if kind not in ENCRYPTION_KINDS)
 
 _IDLE_SECONDS = 2.0

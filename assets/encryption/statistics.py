@@ -11,17 +11,19 @@ from acie_pipelines.materialization import (
     code_version,
     failure,
     materialize,
+    progress_log,
 )
 from acie_pipelines.partitions import observation_partitions
 from acie_pipelines.provenance import Manifest, current_manifest, read_manifest
 from acie_pipelines.resources import (
     AttestationsResource,
     PublicKeysResource,
+    QueueResource,
     StoreResource,
     VaultResource,
 )
-from acie_pipelines.secure.statistics import KIND, differing_planes
-from acie_pipelines.secure.statistics import encrypted_statistics as compute
+from acie_pipelines.secure.batches import make
+from acie_pipelines.secure.statistics import KIND, differing_planes, statistics_work
 from acie_pipelines.storage import Store
 
 
@@ -31,32 +33,34 @@ from acie_pipelines.storage import Store
     kinds={"zarr", "rust"},
     owners=["team:security"],
     metadata={DATASET: KIND},
-    code_version="1",
+    code_version="2",
     retry_policy=dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL),
     automation_condition=dg.AutomationCondition.eager(),
 )
 def encrypted_statistics(
     context: dg.AssetExecutionContext,
     storage: StoreResource,
+    queue: QueueResource,
     public_keys: PublicKeysResource,
     encrypted_tiles: Manifest,
 ) -> Materialization:
     """The sum of every tile of every plane, as Paillier ciphertexts.
 
     Computed on ciphertexts with the public key alone: whoever made it has learned nothing but the
-    geometry. The sums are exact, and their total is the flux of the observation.
+    geometry. It is made in units of tiles, and `acie secure worker` helps with them. The sums are
+    exact, and their total is the flux of the observation.
     """
     try:
-        key = public_keys.open().public_key(encrypted_tiles.attributes["key_id"])
-        version = code_version(context)
-        manifest = compute(storage.open(), encrypted_tiles, key, code_version=version)
+        work = statistics_work(encrypted_tiles, code_version(context))
+        progress = progress_log(context, "units summed")
+        manifest = make(queue.open(), storage.open(), public_keys.open(), work, progress)
     except AcieError as error:
         raise failure(error) from error
-    planes = manifest.attributes["planes"]
+    tiles = manifest.attributes["tiles"]
     metadata = {
-        "planes": len(planes),
-        "sums": sum(len(plane["tiles"]) for plane in planes),
-        "ciphertexts": len(manifest.outputs),
+        "planes": len(manifest.attributes["planes"]),
+        "sums": len(tiles),
+        "ciphertexts": sum(len(tile["weights"]) for tile in tiles),
         "key_id": manifest.attributes["key_id"],
     }
     yield from materialize(manifest, metadata)

@@ -16,7 +16,6 @@ import pytest
 import sqlalchemy as sa
 
 from acie_pipelines.crypto import encryption_plan
-from acie_pipelines.crypto.cipher_planes import cipher_plane
 from acie_pipelines.crypto.keys import PaillierPrivateKey, generate_keypair
 from acie_pipelines.crypto.public_keys import KeyRecord, KeyState, PublicKeys
 from acie_pipelines.crypto.tile_decryption import verify_decryption
@@ -26,15 +25,12 @@ from acie_pipelines.crypto.vault import FileVault
 from acie_pipelines.database import writing
 from acie_pipelines.observations.ingest import ingest_observation, open_stored
 from acie_pipelines.provenance import Manifest, verify_chain
+from acie_pipelines.secure.batches import open_batch, publish_batch
 from acie_pipelines.secure.encryption import open_encryption, publish_encryption
 from acie_pipelines.secure.queue import WorkQueue
 from acie_pipelines.secure.queue_tables import Batch, units
 from acie_pipelines.secure.roles import worker_environment
-from acie_pipelines.secure.tile_totals import (
-    decrypt_tile_totals,
-    open_tile_totals,
-    publish_tile_totals,
-)
+from acie_pipelines.secure.statistics import differing_planes, read_sums, statistics_work
 from acie_pipelines.storage import Store
 from acie_pipelines.tiling.writer import write_tiles
 
@@ -183,7 +179,8 @@ def test_a_worker_computes_and_cannot_decrypt(
     owner: tuple[Store, Manifest], workplace: Workplace, private_key: PaillierPrivateKey
 ) -> None:
     ciphertexts = exchanged(owner, workplace, private_key)
-    batch = open_tile_totals(workplace.queue, ciphertexts, "1")
+    work = statistics_work(ciphertexts, "1")
+    batch = open_batch(workplace.queue, work)
     process = workplace.start()
     workplace.wait_until(lambda: workplace.queue.counts(batch.id).done == 1)
     pid = process.pid
@@ -205,13 +202,15 @@ def test_a_worker_computes_and_cannot_decrypt(
     out, errors = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "1 units done\n"), errors
 
-    totals = publish_tile_totals(workplace.queue, workplace.store, batch)
-    decrypted = decrypt_tile_totals(workplace.store, totals, ciphertexts, private_key)
+    sums, _ = publish_batch(workplace.queue, workplace.store, work)
+    [found] = read_sums(workplace.store, sums, private_key)
     store, tiles = owner
-    [plane] = ciphertexts.attributes["planes"]
-    layout = cipher_plane(ciphertexts, plane["name"]).layout
-    assert len(decrypted) == 64
-    assert sum(decrypted) == fixed_point_total(store, tiles, plane["name"], layout)
+    assert len(found.sums) == 64
+    assert sum(found.sums) == fixed_point_total(store, tiles, found.plane, found.layout)
+    shutil.copytree(
+        workplace.store.local_path(sums.kind), store.local_path(sums.kind), dirs_exist_ok=True
+    )
+    assert differing_planes(store, sums, tiles, private_key) == []
     assert workplace.queue.batches() == []
 
 

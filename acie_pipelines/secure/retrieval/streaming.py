@@ -1,16 +1,15 @@
-"""Features of images larger than memory: tile by tile, resumable, checked as a whole.
+"""Features of images larger than memory: tile by tile, by many workers, checked as a whole.
 
-Belongs here: the ``encrypted_features`` dataset, its resumption, and the flux check over all tiles.
-Does not belong here: one image (`inference`), fan-out over workers.
+Belongs here: the ``encrypted_features`` dataset, its units, and the flux check over all tiles.
+Does not belong here: one image (`inference`), encrypting tiles (`window_units`).
 
-A tile that is done lies below ``encrypted_features_parts`` until the dataset is committed; a run
-that was stopped continues behind the last one. Parts are bound to the tile's content, the model,
-the key and the plane.
+Two batches of units make it. Whoever does the first reads plaintext tiles and encrypts their
+windows; whoever does the second has public keys and ciphertexts only, evaluates the model and adds
+up what it was given. A unit is a tile: leased, fenced, done once, whatever stalls or dies.
 """
 
 import hashlib
-import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
@@ -20,44 +19,59 @@ from numpy.typing import NDArray
 from acie_pipelines.crypto.cipher_planes import check_key
 from acie_pipelines.crypto.kept import check_ciphertexts
 from acie_pipelines.crypto.keys import PaillierPrivateKey, PaillierPublicKey
-from acie_pipelines.crypto.packing import PackingLayout, choose_fractional_bits
+from acie_pipelines.crypto.packing import PackingLayout
+from acie_pipelines.crypto.public_keys import PublicKeys
 from acie_pipelines.crypto.tensor_format import from_bytes, to_bytes
 from acie_pipelines.crypto.totals import EncryptedTotal, RunningTotal
-from acie_pipelines.errors import CryptoError, IntegrityError, ModelError
-from acie_pipelines.manifest import canonical_json
-from acie_pipelines.provenance import Manifest, Output, new_generation, reusable_manifest
+from acie_pipelines.errors import IntegrityError
+from acie_pipelines.provenance import (
+    Generation,
+    Manifest,
+    Output,
+    new_generation,
+    read_manifest,
+    reusable_manifest,
+)
+from acie_pipelines.secure.batches import Recipe, Work, input_of, make
 from acie_pipelines.secure.model_format import digest
+from acie_pipelines.secure.model_format import from_bytes as model_from_bytes
 from acie_pipelines.secure.model_format import to_bytes as model_bytes
 from acie_pipelines.secure.models import Interface, SecureModel
+from acie_pipelines.secure.queue import WorkQueue
+from acie_pipelines.secure.queue_tables import Lease
+from acie_pipelines.secure.retrieval import window_units
 from acie_pipelines.secure.retrieval.inference import (
     EncryptedFeatures,
-    Evaluate,
     check_flux,
-    encrypt_image,
     evaluate_windows,
     plaintext_total,
 )
 from acie_pipelines.secure.retrieval.messages import malformed, read_message, write_message
-from acie_pipelines.secure.signals import Signal
-from acie_pipelines.storage import Store
-from acie_pipelines.tiling.reading import (
-    Tile,
-    iter_tiles,
-    open_plane,
-    plane_record,
-    read_tile,
-    tiles_of,
+from acie_pipelines.secure.retrieval.window_units import (
+    read_windows,
+    verified_file,
+    windows_work,
 )
+from acie_pipelines.secure.tasks import Progress
+from acie_pipelines.storage import Store
+from acie_pipelines.tiling.reading import iter_tiles
 
-__all__ = ["KIND", "StreamReport", "check_stream", "plane_signal", "read_features", "run_stream"]
+__all__ = [
+    "KIND",
+    "StreamReport",
+    "check_stream",
+    "do_unit",
+    "features_work",
+    "read_features",
+    "run_stream",
+]
 
 KIND: Final = "encrypted_features"
-_CODE_VERSION: Final = "1"
-_PARTS: Final = f"{KIND}_parts"
+_MODEL_KIND: Final = "secure_model"
+_CODE_VERSION: Final = "2"
 _TILE: Final = b"ACIEFEAT"
 _TOTAL: Final = b"ACIETOTL"
 _TOTAL_FILE: Final = "total"
-_FIX: Final = "run it again"
 
 
 @dataclass(frozen=True)
@@ -66,75 +80,44 @@ class StreamReport:
 
     Attributes
     ----------
+    stage
+        ``encrypting`` or ``evaluating``.
     tiles, tiles_total
-        Tiles done so far, and in all.
-    resumed
-        Those that an earlier run had done.
+        Tiles done so far, by anybody, and in all.
     """
 
+    stage: str
     tiles: int
     tiles_total: int
-    resumed: int
-
-
-def plane_signal(tiles: Manifest, plane: str, shape: tuple[int, int]) -> Signal:
-    """Describe windows of a plane for a model: greatest value, and a scale far below the noise.
-
-    Parameters
-    ----------
-    tiles
-        Dataset of kind ``tiles``.
-    plane
-        Name of the plane.
-    shape
-        Of a window, in pixels.
-
-    Raises
-    ------
-    ModelError
-        If the plane holds nothing but zeros or invalid samples.
-    """
-    measured = [tile.statistics for tile in tiles_of(tiles, plane)]
-    extremes = [
-        abs(found[name])
-        for found in measured
-        for name in ("minimum", "maximum")
-        if found[name] is not None
-    ]
-    maximum = max(extremes, default=0.0)
-    if maximum == 0.0:
-        raise ModelError(f"plane {plane!r}", "holds no light", "choose another plane")
-    if np.dtype(plane_record(tiles, plane)["dtype"]).kind != "f":
-        return Signal.inputs(shape, maximum=maximum, fractional_bits=0, exact=True)
-    noise = [found["background_rms"] for found in measured if found["background_rms"]]
-    bits = choose_fractional_bits(statistics.median(noise or [0.0]), maximum)
-    return Signal.inputs(shape, maximum=maximum, fractional_bits=bits)
 
 
 def run_stream(
+    queue: WorkQueue,
     store: Store,
     tiles: Manifest,
     plane: str,
     model: SecureModel,
-    key: PaillierPublicKey | PaillierPrivateKey,
+    keys: PublicKeys,
     *,
-    evaluate: Evaluate | None = None,
     progress: Callable[[StreamReport], None] | None = None,
 ) -> Manifest:
     """Compute a model's features of every tile of a plane under encryption, in constant memory.
 
+    Workers of either side may help (`acie_pipelines.secure.worker`); tiles that are done stay done
+    when a run is stopped.
+
     Parameters
     ----------
-    store, tiles
+    queue, store
+        Where units and datasets are.
+    tiles
         Dataset of kind ``tiles``; every tile read is checked against its hash.
     plane
         Name of the plane.
     model
         Takes windows ``(height, width)``.
-    key
-        Either half of the owner's pair.
-    evaluate
-        Where the model is evaluated; in this process by default.
+    keys
+        What the owner exported; the current one is used.
     progress
         Called after each tile.
 
@@ -153,64 +136,126 @@ def run_stream(
     IntegrityError
         If a tile is not what its manifest states.
     StorageError
-        If the store is full or unreachable; tiles that are done are kept.
+        If the store is full or unreachable.
     """
-    public_key = key.public_key if isinstance(key, PaillierPrivateKey) else key
-    name, identity = f"{tiles.key}/{plane}", digest(model_bytes(model))
-    wanted: dict[str, Any] = {
-        "inputs": (tiles.as_input(),),
-        "code_version": _CODE_VERSION,
-        "parameters": {"plane": plane, "model": identity, "key_id": public_key.key_id},
-    }
-    reusable = reusable_manifest(store, KIND, name, **wanted)
-    if reusable is not None:
-        return reusable
-    request = hashlib.sha256(
-        canonical_json([tiles.digest, _CODE_VERSION, wanted["parameters"]])
-    ).hexdigest()
-    scratch = f"{_PARTS}/{name}/{request}"
-    layout = model.interface.layout(public_key.bits)
-    source = open_plane(store, tiles, plane)
-    of_plane = list(tiles_of(tiles, plane))
-    running = RunningTotal(public_key, layout)
-    outputs, resumed = [], 0
-    with new_generation(store, KIND, name, **wanted) as generation:
-        for number, tile in enumerate(of_plane):
-            part = f"{scratch}/{number:06d}"
-            header = {"request": request, "number": number, "sha256": tile.sha256}
-            data = _part(store, part, header)
-            if data is None:
-                pixels = read_tile(store, tiles, tile, array=source)
-                tensor, places = encrypt_image(pixels, model.interface, key)
-                result, total = evaluate_windows(tensor, evaluate or model.evaluate)
-                features = EncryptedFeatures(places, result, total)
-                data = _to_bytes(features, header)
-                store.write_bytes(part, data)
-            else:
-                resumed += 1
-            running.merge(_from_bytes(data, public_key, layout).total)
-            path = f"tiles/{number:06d}"
-            store.write_bytes(f"{generation.prefix}/{path}", data)
-            outputs.append(Output(path, hashlib.sha256(data).hexdigest()))
+
+    def reporting(stage: str) -> Progress:
+        def report(done: int, total: int) -> None:
             if progress is not None:
-                progress(StreamReport(number + 1, len(of_plane), resumed))
-        data = _total_bytes(_TOTAL, {}, running.total(), [])
-        store.write_bytes(f"{generation.prefix}/{_TOTAL_FILE}", data)
+                progress(StreamReport(stage, done, total))
+
+        return report
+
+    work = windows_work(tiles, plane, model.interface, keys.public_key())
+    windows = make(queue, store, keys, work, reporting("encrypting"))
+    work = features_work(store, windows, model, keys.public_key())
+    return make(queue, store, keys, work, reporting("evaluating"))
+
+
+def _stored_model(store: Store, model: SecureModel) -> Manifest:
+    """Put a model where workers find it."""
+    data = model_bytes(model)
+    identity = digest(data)
+    recipe: dict[str, Any] = {"inputs": (), "code_version": "1", "parameters": {"model": identity}}
+    found = reusable_manifest(store, _MODEL_KIND, identity[:16], **recipe)
+    if found is not None:
+        return found
+    with new_generation(store, _MODEL_KIND, identity[:16], **recipe) as generation:
+        store.write_bytes(f"{generation.prefix}/model", data)
+        return generation.commit((Output("model", identity),))
+
+
+def features_work(
+    store: Store, windows: Manifest, model: SecureModel, public_key: PaillierPublicKey
+) -> Work:
+    """Plan the features of every tile whose windows have been encrypted.
+
+    Parameters
+    ----------
+    store
+        Receives the model.
+    windows
+        Dataset of kind ``encrypted_windows``.
+    model
+        Of the interface that they were encrypted for.
+    public_key
+        Key of the windows.
+    """
+    stored = _stored_model(store, model)
+    [output] = stored.outputs
+    layout = model.interface.layout(public_key.bits)
+
+    def assemble(
+        generation: Generation, results: Sequence[Mapping[str, Any]]
+    ) -> tuple[tuple[Output, ...], dict[str, Any]]:
+        outputs = [Output(result["path"], result["sha256"]) for result in results]
+        running = RunningTotal(public_key, layout)
+        for each in outputs:
+            data = verified_file(generation.store, generation, each)
+            running.merge(_from_bytes(data, public_key, layout)[0])
+        data = _total_bytes(_TOTAL, running.total(), [])
+        generation.store.write_bytes(f"{generation.prefix}/{_TOTAL_FILE}", data)
         outputs.append(Output(_TOTAL_FILE, hashlib.sha256(data).hexdigest()))
-        manifest = generation.commit(
-            tuple(outputs),
-            {
-                "key_id": public_key.key_id,
-                "modulus": f"{public_key.n:x}",
-                "key_bits": public_key.bits,
-                "plane": plane,
-                "model": identity,
-                "interface": model.interface.to_json(),
-                "tiles": [_place(tile) for tile in of_plane],
-            },
-        )
-    store.delete(f"{_PARTS}/{name}")
-    return manifest
+        copied = ("key_id", "modulus", "key_bits", "plane", "tiles")
+        facts = {name: windows.attributes[name] for name in copied}
+        facts |= {"model": output.sha256, "interface": model.interface.to_json()}
+        return tuple(outputs), facts
+
+    return Work(
+        Recipe(
+            KIND,
+            windows.key,
+            (windows.as_input(), stored.as_input()),
+            _CODE_VERSION,
+            {"key_id": public_key.key_id},
+        ),
+        public_key,
+        {
+            "windows": vars(windows.as_input()),
+            "model": vars(stored.as_input()),
+            "model_digest": output.sha256,
+        },
+        [{"tile": number} for number in range(len(windows.outputs))],
+        assemble,
+    )
+
+
+def do_unit(store: Store, lease: Lease, progress: Progress) -> dict[str, Any]:
+    """Evaluate the model on the windows of one tile, with the public key alone.
+
+    Parameters
+    ----------
+    store
+        Holds the windows and the model, and receives the features.
+    lease
+        Of a unit of `features_work`.
+    progress
+        Called at the end.
+
+    Returns
+    -------
+    dict
+        ``path`` and ``sha256`` of the features and their total.
+
+    Raises
+    ------
+    IntegrityError
+        If windows or model are not what was written.
+    CryptoError
+        If a result could overflow.
+    """
+    payload = lease.batch.payload
+    windows, stored = (input_of(store, payload[name]) for name in ("windows", "model"))
+    key = PaillierPublicKey(int(payload["modulus"], 16))
+    check_key(windows, key)
+    data = verified_file(store, stored, stored.outputs[0])
+    model = model_from_bytes(data, expected=payload["model_digest"])
+    tensor = read_windows(store, windows, lease.payload["tile"], key)
+    result, total = evaluate_windows(tensor, model.evaluate)
+    made, path = _total_bytes(_TILE, total, [to_bytes(result)]), f"{lease.directory}/features"
+    store.write_bytes(f"{lease.batch.prefix}/{path}", made)
+    progress(1, 1)
+    return {"path": path, "sha256": hashlib.sha256(made).hexdigest()}
 
 
 def read_features(
@@ -243,11 +288,13 @@ def read_features(
     interface = Interface.from_json(features.attributes["interface"])
     layout = interface.layout(private_key.public_key.bits)
     for place, output in zip(features.attributes["tiles"], features.outputs, strict=False):
-        data = _read(store, features, output)
-        yield (
-            place,
-            _from_bytes(data, private_key.public_key, layout).decrypt(interface, private_key),
-        )
+        data = verified_file(store, features, output)
+        total, found = _from_bytes(data, private_key.public_key, layout)
+        tensor = from_bytes(found, private_key.public_key)
+        height, width = interface.input.shape
+        shape = (place["y1"] - place["y0"], place["x1"] - place["x0"])
+        places = (-(-shape[0] // height), -(-shape[1] // width))
+        yield place, EncryptedFeatures(places, tensor, total).decrypt(interface, private_key)
 
 
 def check_stream(
@@ -279,14 +326,16 @@ def check_stream(
         If the key is another one.
     """
     check_key(features, private_key.public_key)
-    if tiles.digest not in {ref.digest for ref in features.inputs}:
+    [used] = [ref for ref in features.inputs if ref.kind == window_units.KIND]
+    windows = read_manifest(store, used.kind, used.key, used.generation)
+    if windows.digest != used.digest or tiles.digest not in {ref.digest for ref in windows.inputs}:
         raise IntegrityError(
             features.prefix, f"was not made from {tiles.prefix}", "check it with its own tiles"
         )
     interface = Interface.from_json(features.attributes["interface"])
     layout = interface.layout(private_key.public_key.bits)
     [output] = [each for each in features.outputs if each.path == _TOTAL_FILE]
-    header, parts = read_message(_TOTAL, _read(store, features, output))
+    header, parts = read_message(_TOTAL, verified_file(store, features, output))
     total = _total(header, parts[0], private_key.public_key, layout)
     expected = sum(
         plaintext_total(pixels, interface.input)
@@ -296,51 +345,19 @@ def check_stream(
     return found * interface.input.unit
 
 
-def _place(tile: Tile) -> dict[str, int]:
-    return {name: getattr(tile, name) for name in ("channel", "y0", "y1", "x0", "x1")}
-
-
-def _part(store: Store, name: str, header: dict[str, Any]) -> bytes | None:
-    """Read what an earlier run did for a tile; ``None`` if it is missing, damaged or another's."""
-    if not store.exists(name):
-        return None
-    data = store.read_bytes(name)
-    try:
-        found, _ = read_message(_TILE, data)
-    except CryptoError:
-        return None
-    return data if {field: found.get(field) for field in header} == header else None
-
-
-def _read(store: Store, manifest: Manifest, output: Output) -> bytes:
-    where = f"{manifest.prefix}/{output.path}"
-    data = store.read_bytes(where)
-    if hashlib.sha256(data).hexdigest() != output.sha256:
-        raise IntegrityError(where, "does not match the hash in its manifest", _FIX)
-    return data
-
-
-def _to_bytes(features: EncryptedFeatures, header: dict[str, Any]) -> bytes:
-    fields = header | {"places": list(features.places)}
-    return _total_bytes(_TILE, fields, features.total, [to_bytes(features.tensor)])
-
-
-def _total_bytes(
-    magic: bytes, header: dict[str, Any], total: EncryptedTotal, others: list[bytes]
-) -> bytes:
+def _total_bytes(magic: bytes, total: EncryptedTotal, others: list[bytes]) -> bytes:
     rows = total.ciphertexts.astype("<u8", copy=False).tobytes()
-    return write_message(magic, header | {"weights": list(total.weights)}, [rows, *others])
+    return write_message(magic, {"weights": list(total.weights)}, [rows, *others])
 
 
 def _from_bytes(
     data: bytes, public_key: PaillierPublicKey, layout: PackingLayout
-) -> EncryptedFeatures:
+) -> tuple[EncryptedTotal, bytes]:
+    """Read the total of a tile; its features are left as bytes."""
     header, parts = read_message(_TILE, data)
-    places = header.get("places")
-    if len(parts) != 2 or not _numbers(places) or len(places) != 2:
+    if len(parts) != 2:
         raise malformed("lacks fields")
-    total = _total(header, parts[0], public_key, layout)
-    return EncryptedFeatures((places[0], places[1]), from_bytes(parts[1], public_key), total)
+    return _total(header, parts[0], public_key, layout), parts[1]
 
 
 def _total(

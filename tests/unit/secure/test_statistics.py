@@ -18,11 +18,12 @@ from acie_pipelines.crypto.keys import PaillierPrivateKey
 from acie_pipelines.crypto.packing import encode_fixed_point, layout_for, unpacked_layout
 from acie_pipelines.crypto.tile_decryption import decrypt_tile
 from acie_pipelines.crypto.tile_encryption import encrypt_tiles
-from acie_pipelines.crypto.totals import fixed_point_tile_totals, homomorphic_total, tile_totals
-from acie_pipelines.errors import CryptoError, IntegrityError
+from acie_pipelines.crypto.totals import fixed_point_tile_totals, homomorphic_total, tile_total
+from acie_pipelines.errors import CryptoError, IntegrityError, LostKeyError
 from acie_pipelines.observations.ingest import ingest_observation, open_stored
 from acie_pipelines.provenance import Manifest, current_manifest, verify_chain
 from acie_pipelines.samples import OBSERVATIONS
+from acie_pipelines.secure.batches import Work
 from acie_pipelines.secure.encrypted_images import (
     coadd,
     decrypt_coadd,
@@ -33,14 +34,15 @@ from acie_pipelines.secure.statistics import (
     check_coverage,
     differing_planes,
     encrypted_mean,
-    encrypted_statistics,
     read_sums,
+    statistics_work,
 )
 from acie_pipelines.storage import Store
 from acie_pipelines.tiling.reading import iter_tiles
 from acie_pipelines.tiling.writer import write_tiles
 
 TileUp = Callable[..., Manifest]
+Made = Callable[[Work], Manifest]
 REAL = ["unwise-1866p257-w1-img-m.fits", "c4d_170316_062107_ood_z_ls9.N2.fits"]
 
 
@@ -76,16 +78,13 @@ def integers(store: Store, tiles: Manifest, ciphertexts: Manifest, plane: str) -
 
 @pytest.mark.parametrize("name", REAL)
 def test_sums_of_real_tiles_are_exact(
-    name: str, store: Store, private_key: PaillierPrivateKey
+    name: str, store: Store, private_key: PaillierPrivateKey, made: Made
 ) -> None:
     tiles = real_tiles(store, name)
     ciphertexts = encrypted(store, tiles, private_key)
-    statistics = encrypted_statistics(store, ciphertexts, private_key.public_key, code_version="1")
+    statistics = made(statistics_work(ciphertexts, "1"))
     assert statistics.kind == "encrypted_statistics"
-    assert (
-        encrypted_statistics(store, ciphertexts, private_key.public_key, code_version="1")
-        == statistics
-    )
+    assert made(statistics_work(ciphertexts, "1")) == statistics
     assert differing_planes(store, statistics, tiles, private_key) == []
     for found in read_sums(store, statistics, private_key):
         expected = [
@@ -101,35 +100,46 @@ def test_sums_of_real_tiles_are_exact(
 
 
 def test_stored_statistics_hold_no_secret_and_are_fresh(
-    store: Store, tile_up: TileUp, private_key: PaillierPrivateKey
+    store: Store, tile_up: TileUp, private_key: PaillierPrivateKey, made: Made
 ) -> None:
     ciphertexts = encrypted(store, tile_up({"flux": sky(1)}), private_key)
-    statistics = encrypted_statistics(store, ciphertexts, private_key.public_key, code_version="1")
+    statistics = made(statistics_work(ciphertexts, "1"))
     text = statistics.to_json()
     for secret in (private_key.p, private_key.q):
         assert f"{secret:x}"[:40].encode() not in text
         assert str(secret)[:40].encode() not in text
     # Without fresh randomness a worker's sums could be recomputed and linked by anyone.
-    again = tile_totals(store, ciphertexts, "flux", private_key.public_key)
-    rows = zarr.open_array(store.zarr(f"{statistics.prefix}/sums/flux"), mode="r")
+    plane = cipher_plane(ciphertexts, "flux")
+    again = [
+        tile_total(store, ciphertexts, plane, tile, private_key.public_key) for tile in plane.tiles
+    ]
+    rows = zarr.open_array(
+        store.zarr(f"{statistics.prefix}/{statistics.outputs[0].path}"), mode="r"
+    )
     fresh = np.concatenate([total.ciphertexts for total in again])
     assert rows.shape == fresh.shape
     assert not (np.asarray(rows[:]) == fresh).all(axis=1).any()
 
 
 def test_changed_sums_are_noticed(
-    store: Store, tile_up: TileUp, private_key: PaillierPrivateKey, other_key: PaillierPrivateKey
+    store: Store,
+    tile_up: TileUp,
+    private_key: PaillierPrivateKey,
+    other_key: PaillierPrivateKey,
+    made: Made,
 ) -> None:
     tiles = tile_up({"flux": sky(1)})
     ciphertexts = encrypted(store, tiles, private_key)
-    statistics = encrypted_statistics(store, ciphertexts, private_key.public_key, code_version="1")
+    statistics = made(statistics_work(ciphertexts, "1"))
     with pytest.raises(CryptoError, match="is encrypted under key"):
         list(read_sums(store, statistics, other_key))
-    with pytest.raises(CryptoError, match="is encrypted under key"):
-        encrypted_statistics(store, ciphertexts, other_key.public_key, code_version="1")
+    with pytest.raises(LostKeyError, match=other_key.key_id):
+        made(statistics_work(encrypted(store, tiles, other_key), "1"))
     other = tile_up({"flux": sky(1) + 1})
     assert differing_planes(store, statistics, other, private_key) == ["flux"]
-    array = zarr.open_array(store.zarr(f"{statistics.prefix}/sums/flux"), mode="r+")
+    array = zarr.open_array(
+        store.zarr(f"{statistics.prefix}/{statistics.outputs[0].path}"), mode="r+"
+    )
     first, second = np.asarray(array[0]), np.asarray(array[1])
     array[0], array[1] = second, first  # swapped between tiles
     with pytest.raises(IntegrityError, match="does not match the hash"):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,19 @@ from numpy.typing import NDArray
 
 from acie_pipelines.crypto.cipher_tensor import CipherTensor
 from acie_pipelines.crypto.keys import PaillierPrivateKey
+from acie_pipelines.crypto.public_keys import PublicKeys
 from acie_pipelines.errors import (
     CryptoError,
     FluxConservationError,
     IntegrityError,
     ModelError,
 )
-from acie_pipelines.provenance import Manifest, read_manifest, verify_outputs
+from acie_pipelines.provenance import Manifest, read_manifest, verify_chain
 from acie_pipelines.secure.features import matched_filters
 from acie_pipelines.secure.model_format import to_bytes
 from acie_pipelines.secure.models import SecureModel
+from acie_pipelines.secure.queue import WorkQueue
+from acie_pipelines.secure.retrieval import window_units
 from acie_pipelines.secure.retrieval.conditioning import BankEntry, Context, ModelBank
 from acie_pipelines.secure.retrieval.encrypted_query import answer, ask, rank
 from acie_pipelines.secure.retrieval.index import IndexStore
@@ -39,12 +41,13 @@ from acie_pipelines.secure.retrieval.prototypes import Condition, Prototype
 from acie_pipelines.secure.retrieval.streaming import (
     StreamReport,
     check_stream,
-    plane_signal,
     read_features,
     run_stream,
 )
+from acie_pipelines.secure.retrieval.window_units import plane_signal
 from acie_pipelines.secure.signals import Signal
 from acie_pipelines.storage import Store
+from tests.unit.secure.import_graph import imports_of
 
 TileUp = Callable[..., Manifest]
 relaxed = settings(
@@ -146,11 +149,17 @@ class Stopped(Exception):
     """What a test raises in place of a kill."""
 
 
-def stopping(after: int, model: SecureModel, calls: list[int], tensor: CipherTensor) -> Any:
-    if len(calls) == after:
-        raise Stopped
-    calls.append(1)
-    return model.evaluate(tensor)
+Stream = Callable[..., Manifest]
+
+
+@pytest.fixture
+def stream(queue: WorkQueue, store: Store, public_keys: PublicKeys) -> Stream:
+    """Run a stream with public keys alone."""
+
+    def run_it(tiles: Manifest, plane: str, model: SecureModel, **options: Any) -> Manifest:
+        return run_stream(queue, store, tiles, plane, model, public_keys, **options)
+
+    return run_it
 
 
 @pytest.mark.parametrize("plane", ["sky", "counts"])
@@ -159,6 +168,7 @@ def test_a_stream_gives_every_tile_and_keeps_its_light(
     tile_up: TileUp,
     field: dict[str, NDArray[Any]],
     private_key: PaillierPrivateKey,
+    stream: Stream,
     plane: str,
 ) -> None:
     tiles = tile_up(field)
@@ -171,10 +181,10 @@ def test_a_stream_gives_every_tile_and_keeps_its_light(
     )
     before = [entry.digest for entry in bank.entries]
     chosen = bank.select(Context("SDSS", "r", "E", None))
-    made = run_stream(store, tiles, plane, chosen.model, private_key)
+    made = stream(tiles, plane, chosen.model)
     assert made.attributes["model"] == chosen.digest
     assert [BankEntry(e.condition, e.model).digest for e in bank.entries] == before
-    verify_outputs(store, made)
+    assert verify_chain(store, made) == 5
     seen = np.zeros(field[plane].shape, dtype=int)
     for place, values in read_features(store, made, private_key):
         where = np.s_[place["channel"], place["y0"] : place["y1"], place["x0"] : place["x1"]]
@@ -188,63 +198,74 @@ def test_a_stream_gives_every_tile_and_keeps_its_light(
     assert flux == plaintext_total(field[plane], signal) * signal.unit
     assert flux == pytest.approx(np.nansum(field[plane].astype(float)), abs=800 * signal.error)
     # Nothing is computed twice.
-    again = run_stream(store, tiles, plane, chosen.model, private_key)
+    again = stream(tiles, plane, chosen.model)
     assert again.generation == made.generation
 
 
 def test_a_stopped_stream_continues_behind_the_last_tile(
     store: Store,
+    queue: WorkQueue,
     tile_up: TileUp,
     field: dict[str, NDArray[Any]],
     private_key: PaillierPrivateKey,
+    stream: Stream,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tiles = tile_up(field)
     model = filters(plane_signal(tiles, "sky", (4, 4)))
     total = len([each for each in tiles.attributes["tiles"] if each["plane"] == "sky"])
-    calls: list[int] = []
-    with pytest.raises(Stopped):
-        stop = partial(stopping, 5, model, calls)
-        run_stream(store, tiles, "sky", model, private_key, evaluate=stop)
-    assert store.names("encrypted_features/" + tiles.key + "/sky") == []
-    [request] = store.names(f"encrypted_features_parts/{tiles.key}/sky")
-    part = f"encrypted_features_parts/{tiles.key}/sky/{request}/000001"
-    damaged = bytearray(store.read_bytes(part))
-    damaged[-100] ^= 1
-    store.write_bytes(part, bytes(damaged))
-    calls.clear()
+    calls = dict.fromkeys(("encrypt", "evaluate"), 0)
+    encrypt, evaluate = window_units.encrypt_image, SecureModel.evaluate
+
+    def encrypting(*arguments: Any) -> Any:
+        calls["encrypt"] += 1
+        return encrypt(*arguments)
+
+    def evaluating(self: SecureModel, tensor: CipherTensor) -> CipherTensor:
+        calls["evaluate"] += 1
+        return evaluate(self, tensor)
+
+    monkeypatch.setattr(window_units, "encrypt_image", encrypting)
+    monkeypatch.setattr(SecureModel, "evaluate", evaluating)
+    for stage, tile in (("encrypting", 7), ("evaluating", 5)):
+
+        def stop(report: StreamReport, at: tuple[str, int] = (stage, tile)) -> None:
+            if (report.stage, report.tiles) == at:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            stream(tiles, "sky", model, progress=stop)
+        [(batch, counts)] = queue.batches()
+        assert (counts.done, counts.total) == (tile, total)
+    assert store.names(f"encrypted_features/{tiles.key}/sky") == [batch.generation]
+    # A worker that vanished leaves a lease; another one does its tile when it has run out.
+    assert queue.claim("vanished", seconds=0.0, batch_id=batch.id) is not None
     reports: list[StreamReport] = []
-    made = run_stream(
-        store,
-        tiles,
-        "sky",
-        model,
-        private_key,
-        evaluate=partial(stopping, 999, model, calls),
-        progress=reports.append,
-    )
-    assert len(calls) == total - 4, "one of five parts was damaged"
-    assert reports[-1] == StreamReport(total, total, 4)
+    made = stream(tiles, "sky", model, progress=reports.append)
+    assert calls == {"encrypt": total, "evaluate": total}
+    assert reports[0] == StreamReport("evaluating", 5, total)
+    assert reports[-1] == StreamReport("evaluating", total, total)
+    tokens = {output.path.split("/")[1] for output in made.outputs if "/" in output.path}
+    assert len(tokens) == total and "00005-2" in tokens
     check_stream(store, made, tiles, private_key)
-    assert store.names("encrypted_features_parts/" + tiles.key) == []
+    assert queue.batches() == []
 
 
-def test_parts_of_another_model_are_not_taken(
-    store: Store,
-    tile_up: TileUp,
-    field: dict[str, NDArray[Any]],
-    private_key: PaillierPrivateKey,
+def test_each_model_has_features_of_its_own(
+    tile_up: TileUp, field: dict[str, NDArray[Any]], stream: Stream
 ) -> None:
     tiles = tile_up(field)
     signal = plane_signal(tiles, "counts", (4, 4))
-    calls: list[int] = []
-    model, other = filters(signal), filters(signal, 2.0)
-    with pytest.raises(Stopped):
-        stop = partial(stopping, 3, model, calls)
-        run_stream(store, tiles, "counts", model, private_key, evaluate=stop)
-    calls.clear()
-    count = partial(stopping, 999, other, calls)
-    run_stream(store, tiles, "counts", other, private_key, evaluate=count)
-    assert len(calls) == len([t for t in tiles.attributes["tiles"] if t["plane"] == "counts"])
+    made = [stream(tiles, "counts", filters(signal, width)) for width in (1.0, 2.0)]
+    assert made[0].attributes["model"] != made[1].attributes["model"]
+    with pytest.raises(IntegrityError, match="choose one of"):
+        stream(tiles, "nowhere", filters(signal))
+
+
+def test_evaluating_leads_to_no_vault() -> None:
+    reached = imports_of("acie_pipelines.secure.retrieval.streaming")
+    assert "acie_pipelines.secure.models" in reached
+    assert not [name for name in reached if name.startswith("acie_pipelines.crypto.vault")]
 
 
 def test_what_was_changed_in_the_store_is_refused(
@@ -253,10 +274,11 @@ def test_what_was_changed_in_the_store_is_refused(
     field: dict[str, NDArray[Any]],
     private_key: PaillierPrivateKey,
     other_key: PaillierPrivateKey,
+    stream: Stream,
 ) -> None:
     tiles = tile_up(field)
     model = filters(plane_signal(tiles, "counts", (4, 4)))
-    made = run_stream(store, tiles, "counts", model, private_key)
+    made = stream(tiles, "counts", model)
     for act in (
         lambda key: check_stream(store, made, tiles, key),
         lambda key: list(read_features(store, made, key)),
@@ -264,7 +286,7 @@ def test_what_was_changed_in_the_store_is_refused(
         with pytest.raises(CryptoError, match="is encrypted under key"):
             act(other_key)
     # Two tiles change places: each file is whole, but not what the manifest says.
-    first, second = (f"{made.prefix}/tiles/{n:06d}" for n in range(2))
+    first, second = (f"{made.prefix}/{made.outputs[n].path}" for n in range(2))
     contents = store.read_bytes(first), store.read_bytes(second)
     store.write_bytes(first, contents[1])
     with pytest.raises(IntegrityError, match="does not match the hash"):
@@ -282,6 +304,7 @@ def test_a_worker_that_drops_a_tile_is_noticed(
     tile_up: TileUp,
     field: dict[str, NDArray[Any]],
     private_key: PaillierPrivateKey,
+    stream: Stream,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from acie_pipelines.crypto.totals import EncryptedTotal, RunningTotal
@@ -296,9 +319,20 @@ def test_a_worker_that_drops_a_tile_is_noticed(
             merge(self, total)
 
     monkeypatch.setattr(RunningTotal, "merge", forgetful)
-    made = run_stream(store, tiles, "counts", model, private_key)
+    made = stream(tiles, "counts", model)
     with pytest.raises(FluxConservationError, match="lost, added or changed"):
         check_stream(store, made, tiles, private_key)
+
+
+def test_the_scale_of_a_plane_does_not_tell_its_greatest_value(
+    tile_up: TileUp, field: dict[str, NDArray[Any]]
+) -> None:
+    tiles = tile_up(field)
+    brighter = tile_up({"counts": np.where(field["counts"] > 800, 1000, field["counts"])})
+    assert plane_signal(tiles, "counts", (4, 4)) == plane_signal(brighter, "counts", (4, 4))
+    assert plane_signal(tiles, "counts", (4, 4)).bound == 1023
+    bound = plane_signal(tiles, "sky", (4, 4)).bound
+    assert bound & (bound + 1) == 0
 
 
 def test_a_plane_without_light_has_no_scale(store: Store, tile_up: TileUp) -> None:
