@@ -15,6 +15,7 @@ from acie_pipelines.cli_secure_attest import attest
 from acie_pipelines.cli_secure_legacy import restore_legacy
 from acie_pipelines.cli_secure_models import classify
 from acie_pipelines.cli_secure_retrieval import index, query
+from acie_pipelines.cli_secure_stream import filters, stream
 from acie_pipelines.cli_secure_trees import restore_tree, seal_tree, verify_tree
 from acie_pipelines.cli_secure_worker import show_queue, worker
 from acie_pipelines.cli_vault import AllowRevoked, open_owner
@@ -113,5 +114,7 @@ secure.command("restore-tree")(restore_tree)
 secure.command("verify-tree")(verify_tree)
 secure.add_typer(index, name="index")
 secure.command()(query)
+secure.command()(filters)
+secure.command()(stream)
 secure.command()(worker)
 secure.command("queue")(show_queue)

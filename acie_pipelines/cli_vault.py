@@ -1,10 +1,12 @@
-"""How commands open the key vault: by the environment, or by asking the person at the terminal.
+"""How commands come to keys: by the environment, or by asking the person at the terminal.
 
-Belongs here: the prompt without echo, and the option to read what is under revoked keys.
+Belongs here: the prompt without echo, the option to read what is under revoked keys, and where
+public keys come from.
 Does not belong here: commands.
 """
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,13 +15,30 @@ from acie_pipelines.errors import ConfigurationError
 from acie_pipelines.settings import Settings
 
 if TYPE_CHECKING:
+    from acie_pipelines.crypto.public_keys import PublicKeys
     from acie_pipelines.crypto.vault import EnvironmentVault, FileVault
     from acie_pipelines.secure.owner import DataOwner
 
-__all__ = ["AllowRevoked", "ask_passphrase", "open_keys", "open_owner"]
+__all__ = [
+    "AllowRevoked",
+    "PublicKeysFile",
+    "ask_passphrase",
+    "open_keys",
+    "open_owner",
+    "open_public_keys",
+]
 
 AllowRevoked = Annotated[
     bool, typer.Option("--allow-revoked", help="Read what is under revoked keys too.")
+]
+
+PublicKeysFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--public-keys",
+        envvar="ACIE_PUBLIC_KEYS_FILE",
+        help="What `acie keys export-public` wrote; by default the vault is opened for its keys.",
+    ),
 ]
 
 
@@ -53,3 +72,10 @@ def open_owner(*, allow_revoked: bool = False) -> "DataOwner":
     from acie_pipelines.secure.owner import DataOwner
 
     return DataOwner(open_keys(allow_revoked=allow_revoked))
+
+
+def open_public_keys(document: Path | None) -> "PublicKeys":
+    """Take public keys from a document, without any vault, or else from the owner's, proved."""
+    from acie_pipelines.crypto.public_keys import read_public_keys
+
+    return open_owner().public_keys() if document is None else read_public_keys(document)
