@@ -12,6 +12,7 @@ import typer
 
 from acie_pipelines.cli_outcomes import Json, report
 from acie_pipelines.cli_secure_attest import attest
+from acie_pipelines.cli_secure_images import coadd, decrypt, difference
 from acie_pipelines.cli_secure_legacy import restore_legacy
 from acie_pipelines.cli_secure_models import classify
 from acie_pipelines.cli_secure_retrieval import index, query
@@ -114,6 +115,9 @@ secure.command("restore-tree")(restore_tree)
 secure.command("verify-tree")(verify_tree)
 secure.add_typer(index, name="index")
 secure.command()(query)
+secure.command()(difference)
+secure.command()(coadd)
+secure.command()(decrypt)
 secure.command()(filters)
 secure.command()(stream)
 secure.command()(worker)

@@ -1,7 +1,8 @@
 """Images made of encrypted images: difference from a reference, co-addition of epochs.
 
-Belongs here: datasets of images computed with the public key, and reading them with the private.
-Does not belong here: sums (`statistics`), encryption of tiles (`acie_pipelines.crypto`).
+Belongs here: datasets of images, made with the public key in units of tiles that any worker can do.
+Does not belong here: reading them with the private key (`image_reading`), sums (`statistics`),
+encryption of tiles (`acie_pipelines.crypto`).
 
 All results are exact: they equal the same arithmetic on the fixed-point integers, at the scale they
 state. Packed slots are scaled by one number per ciphertext, hence weights are per epoch. Alignment
@@ -14,8 +15,8 @@ finds out after decryption which weights met in a pixel.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,35 +27,30 @@ from acie_pipelines.crypto.cipher_planes import (
     CipherTile,
     check_key,
     cipher_plane,
-    verified_rows,
+    public_key_of,
 )
 from acie_pipelines.crypto.cipher_rows import ciphertext_rows, row_range
 from acie_pipelines.crypto.cipher_tensor import CipherTensor
 from acie_pipelines.crypto.kept import check_ciphertexts
-from acie_pipelines.crypto.keys import PaillierPrivateKey, PaillierPublicKey
-from acie_pipelines.crypto.packing import (
-    PackingLayout,
-    decode_fixed_point,
-    encode_fixed_point,
-    unpack_bits,
-)
+from acie_pipelines.crypto.keys import PaillierPublicKey
+from acie_pipelines.crypto.packing import PackingLayout, decode_fixed_point, encode_fixed_point
 from acie_pipelines.crypto.plaintexts import exact_weights
 from acie_pipelines.errors import CryptoError, IntegrityError
 from acie_pipelines.manifest import canonical_json
-from acie_pipelines.provenance import (
-    InputRef,
-    Manifest,
-    new_generation,
-    reusable_manifest,
-)
+from acie_pipelines.provenance import Manifest, Output
+from acie_pipelines.secure.batches import Recipe, Work, input_of
+from acie_pipelines.secure.queue_tables import Lease
+from acie_pipelines.secure.tasks import Progress
 from acie_pipelines.storage import Store
-from acie_pipelines.tiling.reading import Tile, open_plane, read_tile, tiles_of
+from acie_pipelines.tiling.reading import Tile, read_tile, tiles_of
 
-__all__ = ["COADD", "DIFFERENCE", "coadd", "decrypt_coadd", "difference", "subtract_reference"]
+__all__ = ["COADD", "DIFFERENCE", "coadd_work", "difference_work", "do_unit", "subtract_reference"]
 
 DIFFERENCE = "encrypted_difference"
 COADD = "encrypted_coadd"
 _PLACE = ("channel", "y0", "y1", "x0", "x1")
+# Fresh randomness makes a tile of 1024 x 1024 pixels cost about as much as its encryption.
+_TILES_PER_UNIT = 16
 
 
 def subtract_reference(tensor: CipherTensor, reference: NDArray[Any]) -> CipherTensor:
@@ -85,100 +81,89 @@ def _numbers(integers: NDArray[np.int64], layout: PackingLayout) -> NDArray[Any]
     return decode_fixed_point(integers, layout) if layout.fractional_bits else integers
 
 
-def difference(
-    store: Store,
+def difference_work(
     ciphertexts: Manifest,
     plane: str,
     reference: Manifest,
-    public_key: PaillierPublicKey,
-    *,
     code_version: str,
-) -> Manifest:
-    """Subtract a plaintext reference image from an encrypted plane, tile by tile.
+    *,
+    reference_plane: str | None = None,
+) -> Work:
+    """Plan the subtraction of a plaintext reference image from an encrypted plane, tile by tile.
+
+    The dataset of kind ``encrypted_difference`` under ``<observation>/<plane>`` is read by
+    `acie_pipelines.crypto.tile_decryption.decrypt_tile`.
 
     Parameters
     ----------
-    store, ciphertexts
+    ciphertexts
         Dataset of kind ``ciphertexts``.
     plane
-        Name of the plane in both datasets.
+        Name of the plane.
     reference
         Dataset of kind ``tiles``: template of the same field, tiled alike, without invalid samples.
-    public_key
-        Key of the ciphertexts.
     code_version
         Version of the code, recorded in the manifest.
-
-    Returns
-    -------
-    Manifest
-        Of kind ``encrypted_difference``, read by
-        `acie_pipelines.crypto.tile_decryption.decrypt_tile`.
+    reference_plane
+        Name of the plane in `reference`; the same by default.
 
     Raises
     ------
     IntegrityError
-        If data are not those that were written, or the tiles lie in other places.
-    CryptoError
-        If the key is another one, the reference has invalid samples or does not fit the layout.
+        If the tiles lie in other places, or there is no such plane.
     """
-    check_key(ciphertexts, public_key)
+    subtracted = plane if reference_plane is None else reference_plane
     source = cipher_plane(ciphertexts, plane)
-    templates = tuple(tiles_of(reference, plane))
-    _check_places(ciphertexts, source.tiles, reference, templates)
-    array = open_plane(store, reference, plane)
-
-    def compute(index: int) -> CipherTensor:
-        image = source.read_tensor(store, ciphertexts, source.tiles[index], public_key)
-        return subtract_reference(image, read_tile(store, reference, templates[index], array=array))
-
-    return _write(
-        store,
-        DIFFERENCE,
-        ciphertexts.key,
-        (ciphertexts.as_input(), reference.as_input()),
-        {"plane": plane},
-        code_version,
-        _Image(public_key, ((ciphertexts, source),), compute),
+    _check_places(ciphertexts, source.tiles, reference, tuple(tiles_of(reference, subtracted)))
+    public_key = public_key_of(ciphertexts)
+    return Work(
+        Recipe(
+            DIFFERENCE,
+            f"{ciphertexts.key}/{plane}",
+            (ciphertexts.as_input(), reference.as_input()),
+            code_version,
+            {"plane": plane, "reference_plane": subtracted, "key_id": public_key.key_id},
+        ),
+        public_key,
+        {
+            "epochs": [vars(ciphertexts.as_input())],
+            "plane": plane,
+            "reference": vars(reference.as_input()),
+            "reference_plane": subtracted,
+        },
+        _ranges(source),
+        lambda _, results: _assemble_difference(ciphertexts, plane, results),
     )
 
 
-def coadd(
-    store: Store,
+def coadd_work(
     epochs: Sequence[Manifest],
     plane: str,
     weights: Sequence[float] | NDArray[Any],
-    public_key: PaillierPublicKey,
-    *,
     code_version: str,
-) -> Manifest:
-    """Add epochs of one field up, each with a weight.
+) -> Work:
+    """Plan the sum of epochs of one field, each with a weight.
+
+    The dataset of kind ``encrypted_coadd`` is read by
+    `acie_pipelines.secure.image_reading.decrypt_coadd`.
 
     Parameters
     ----------
-    store, epochs
+    epochs
         Datasets of kind ``ciphertexts`` under one key.
     plane
         Name of the plane in all of them, of one layout and scale.
     weights
         One number per epoch, not zero; used exactly.
-    public_key
-        Key of the ciphertexts.
     code_version
         Version of the code, recorded in the manifest.
-
-    Returns
-    -------
-    Manifest
-        Of kind ``encrypted_coadd``, read by `decrypt_coadd`.
 
     Raises
     ------
     IntegrityError
-        If data are not those that were written, or the tiles lie in other places.
+        If the tiles lie in other places.
     CryptoError
-        If the key is another one, layouts differ, a weight is zero or missing, or the sum could
-        overflow.
+        If keys or layouts differ, a weight is zero or missing, or the sum could overflow.
     """
     integers, bits = exact_weights(weights)
     if not epochs or integers.shape != (len(epochs),) or not integers.all():
@@ -187,203 +172,206 @@ def coadd(
             f"are not {len(epochs)} numbers other than zero",
             "give one weight per epoch and leave out epochs of weight zero",
         )
-    sources = []
+    public_key = public_key_of(epochs[0])
+    first = cipher_plane(epochs[0], plane)
     for epoch in epochs:
         check_key(epoch, public_key)
         source = cipher_plane(epoch, plane)
-        _check_places(epochs[0], cipher_plane(epochs[0], plane).tiles, epoch, source.tiles)
-        sources.append((epoch, source))
-    first = sources[0][1]
-    for epoch, source in sources:
+        _check_places(epochs[0], first.tiles, epoch, source.tiles)
         if source.layout != first.layout:
             raise CryptoError(
                 f"{epoch.prefix}/{plane}",
                 "has another layout than the first epoch",
                 "encrypt the epochs from one integer dtype, or noise and range alike",
             )
+    heaviest = sum(abs(int(weight)) for weight in integers)
+    if heaviest > first.layout.maximum_weight:
+        raise CryptoError(
+            "weights of a co-addition",
+            f"add up to {heaviest} where sums overflow beyond {first.layout.maximum_weight}",
+            "use weights of fewer bits, as in numpy.rint(weights * 64) / 64",
+        )
     factors = [float(weight) * 2.0**-bits for weight in integers.tolist()]
-
-    def compute(index: int) -> CipherTensor:
-        total: CipherTensor | None = None
-        for (epoch, source), factor in zip(sources, integers.tolist(), strict=True):
-            image = source.read_tensor(store, epoch, source.tiles[index], public_key)
-            term = image * factor
-            total = term if total is None else total + term
-        assert total is not None  # noqa: S101 - there is at least one epoch
-        layout = replace(total.layout, fractional_bits=total.layout.fractional_bits + bits)
-        return replace(total, layout=layout)
-
     references = tuple(epoch.as_input() for epoch in epochs)
     name = hashlib.sha256(canonical_json([[r.digest for r in references], plane, factors]))
-    return _write(
-        store,
-        COADD,
-        f"coadd-{name.hexdigest()[:12]}",
-        references,
-        {"plane": plane, "weights": factors},
-        code_version,
-        _Image(public_key, tuple(sources), compute, tuple(integers.tolist()), bits),
+    return Work(
+        Recipe(
+            COADD,
+            f"coadd-{name.hexdigest()[:12]}",
+            references,
+            code_version,
+            {"plane": plane, "weights": factors, "key_id": public_key.key_id},
+        ),
+        public_key,
+        {
+            "epochs": [vars(reference) for reference in references],
+            "plane": plane,
+            "weights": integers.tolist(),
+            "weight_bits": bits,
+        },
+        _ranges(first),
+        lambda _, results: _assemble_coadd(epochs, plane, integers.tolist(), bits, results),
     )
 
 
-def decrypt_coadd(
-    store: Store, manifest: Manifest, private_key: PaillierPrivateKey, tile: int
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Decrypt one tile of a co-addition.
+def _ranges(plane: CipherPlane) -> list[dict[str, Any]]:
+    count = len(plane.tiles)
+    return [
+        {"tiles": [first, min(first + _TILES_PER_UNIT, count)]}
+        for first in range(0, count, _TILES_PER_UNIT)
+    ]
+
+
+def do_unit(store: Store, lease: Lease, progress: Progress) -> dict[str, Any]:
+    """Compute some tiles of a difference or co-addition, with fresh randomness.
 
     Parameters
     ----------
-    store, manifest
-        Dataset of kind ``encrypted_coadd``.
-    private_key
-        Key it is encrypted under.
-    tile
-        Index of the tile in storage order.
+    store
+        Holds ciphertexts and reference, and receives the result.
+    lease
+        Of a unit of `difference_work` or `coadd_work`.
+    progress
+        Called after each tile.
 
     Returns
     -------
-    total : NDArray
-        Weighted sum of the valid samples, ``int64`` in units of the layout's quantum.
-    weight : NDArray
-        Sum of the weights of the epochs whose sample is valid, ``int64`` in units of
-        ``2^-weight_bits`` (in the manifest).
+    dict
+        ``array`` and ``layout`` of the result, ``validity`` (array per epoch, null for planes
+        without), and of each of the ``tiles`` its ``weight``, and ``rows`` and ``sha256`` of its
+        values and, per epoch, of its validity bits.
 
     Raises
     ------
     IntegrityError
-        If ciphertexts are not those that were written.
+        If data are not those that were written.
     CryptoError
-        If the key is another one.
+        If the reference has invalid samples or does not fit the layout.
     """
-    check_key(manifest, private_key.public_key)
-    (record,) = manifest.attributes["planes"]
-    plane = cipher_plane(manifest, record["name"])
-    place = plane.tiles[tile]
-    tensor = plane.read_tensor(store, manifest, place, private_key.public_key)
-    total = tensor.decrypt_integers(private_key)
-    weight = np.zeros(place.shape, dtype=np.int64)
-    regions = {(o.path, o.region[0]): o.sha256 for o in manifest.outputs if o.region is not None}
-    for epoch in record["epochs"]:
-        if epoch["validity"] is None:
-            weight += epoch["weight"]
-            continue
-        start, stop = epoch["rows"][tile]
-        sha256 = regions.get((epoch["validity"], (start, stop)))
-        rows = verified_rows(store, manifest, epoch["validity"], (start, stop), sha256)
-        check_ciphertexts(rows, private_key.public_key)
-        plain = private_key.context.decrypt(rows)
-        valid = unpack_bits(plain, total.size, key_bits=private_key.public_key.bits)
-        weight += epoch["weight"] * valid.reshape(place.shape).astype(np.int64)
-    return total, weight
+    payload, directory = lease.batch.payload, lease.directory
+    key = PaillierPublicKey(int(payload["modulus"], 16))
+    sources = []
+    for ref in payload["epochs"]:
+        epoch = input_of(store, ref)
+        check_key(epoch, key)
+        sources.append((epoch, cipher_plane(epoch, payload["plane"])))
+    first, stop = lease.payload["tiles"]
+    numbers, plane = range(first, stop), sources[0][1]
+    array, arrays = f"{directory}/ciphertexts", []
+    count = sum(plane.layout.rows(t.shape[0] * t.shape[1]) for t in plane.tiles[first:stop])
+    tiles: list[dict[str, Any]] = []
+    layout = plane.layout
+    with ciphertext_rows(store, lease.batch.prefix, array, count, key) as rows:
+        for number in numbers:
+            tensor = _computed(store, lease, sources, number, key)
+            layout = tensor.layout
+            made = _record(rows.append(tensor.rerandomised().ciphertexts))
+            tiles.append(made | {"weight": tensor.weight, "validity": []})
+            progress(number + 1 - first, stop - first)
+    for place, (epoch, source) in enumerate(sources):
+        path = f"{directory}/validity/{place}" if source.has_validity else None
+        arrays.append(path)
+        ranges = [source.tiles[number].validity_rows or (0, 0) for number in numbers]
+        count = sum(end - start for start, end in ranges)
+        with ciphertext_rows(store, lease.batch.prefix, path, count, key) as rows:
+            for number, tile in zip(numbers if path else (), tiles, strict=False):
+                bits = source.read_rows(store, epoch, source.tiles[number], validity=True)
+                check_ciphertexts(bits, key)
+                tile["validity"].append(_record(rows.append(key.context.rerandomise(bits))))
+    return {"array": array, "layout": layout.to_json(), "validity": arrays, "tiles": tiles}
 
 
-@dataclass(frozen=True)
-class _Image:
-    """An image to be computed: from what, how, and with which weights if it is a co-addition."""
-
-    public_key: PaillierPublicKey
-    sources: tuple[tuple[Manifest, CipherPlane], ...]
-    compute: Callable[[int], CipherTensor]
-    weights: tuple[int, ...] = ()
-    weight_bits: int = 0
-
-    @property
-    def first(self) -> CipherPlane:
-        """Plane whose tiles the result has."""
-        return self.sources[0][1]
-
-    def record(self, layout: PackingLayout) -> dict[str, Any]:
-        """Describe the result's plane."""
-        manifest, first = self.sources[0]
-        (found,) = (p for p in manifest.attributes["planes"] if p["name"] == first.name)
-        whole = first.dtype.kind != "f" and not layout.fractional_bits
-        public = {field: found[field] for field in ("name", "kind", "shape", "unit")}
-        return public | {
-            "dtype": "<i8" if whole else "<f8",
-            "layout": layout.to_json(),
-            "has_validity": first.has_validity and not self.weights,
-        }
+def _record(output: Output) -> dict[str, Any]:
+    return {"rows": list(row_range(output)), "sha256": output.sha256}
 
 
-def _write(
+def _computed(
     store: Store,
-    kind: str,
-    key: str,
-    inputs: tuple[InputRef, ...],
-    parameters: dict[str, Any],
-    code_version: str,
-    image: _Image,
-) -> Manifest:
-    """Compute tile after tile, with fresh randomness, and publish."""
-    parameters = parameters | {"key_id": image.public_key.key_id}
-    reusable = reusable_manifest(
-        store, kind, key, inputs=inputs, code_version=code_version, parameters=parameters
-    )
-    if reusable is not None:
-        return reusable
-    public_key, first, outputs = image.public_key, image.first, []
-    with new_generation(
-        store, kind, key, inputs=inputs, code_version=code_version, parameters=parameters
-    ) as generation:
-        count = sum(first.layout.rows(tile.shape[0] * tile.shape[1]) for tile in first.tiles)
-        bits = _validity_rows(first) if not image.weights else 0
-        values, validity = f"ciphertexts/{first.name}", f"validity/{first.name}"
-        records: list[dict[str, Any]] = []
-        layout = first.layout
-        with (
-            ciphertext_rows(store, generation.prefix, values, count, public_key) as rows,
-            ciphertext_rows(store, generation.prefix, validity, bits, public_key) as valid,
-        ):
-            for index, tile in enumerate(first.tiles):
-                tensor = image.compute(index)
-                layout = tensor.layout
-                made = [rows.append(tensor.rerandomised().ciphertexts)]
-                if bits:
-                    made.append(valid.append(_validity(store, *image.sources[0], tile, public_key)))
-                outputs.extend(made)
-                records.append(
-                    {field: getattr(tile, field) for field in _PLACE}
-                    | {"plane": first.name, "weight": tensor.weight}
-                    | {"rows": list(row_range(made[0]))}
-                    | {"validity_rows": list(row_range(made[1])) if bits else None}
-                )
-        epochs = []
-        for number, weight in enumerate(image.weights):
-            source = image.sources[number]
-            path = f"validity/{number}/{first.name}" if source[1].has_validity else None
-            ranges = []
-            with ciphertext_rows(
-                store, generation.prefix, path, _validity_rows(source[1]), public_key
-            ) as valid:
-                for tile in source[1].tiles if path else ():
-                    output = valid.append(_validity(store, *source, tile, public_key))
-                    ranges.append(list(row_range(output)))
-                    outputs.append(output)
-            epochs.append({"weight": weight, "validity": path, "rows": ranges})
-        manifest = image.sources[0][0]
-        facts = {f: manifest.attributes[f] for f in ("key_id", "modulus", "key_bits")}
-        combined = {"epochs": epochs, "weight_bits": image.weight_bits} if epochs else {}
-        return generation.commit(
-            tuple(outputs),
-            facts | {"planes": [image.record(layout) | combined], "tiles": records},
-        )
+    lease: Lease,
+    sources: Sequence[tuple[Manifest, CipherPlane]],
+    number: int,
+    key: PaillierPublicKey,
+) -> CipherTensor:
+    payload = lease.batch.payload
+    images = [
+        source.read_tensor(store, epoch, source.tiles[number], key) for epoch, source in sources
+    ]
+    if lease.batch.kind == DIFFERENCE:
+        reference = input_of(store, payload["reference"])
+        template = tuple(tiles_of(reference, payload["reference_plane"]))[number]
+        return subtract_reference(images[0], read_tile(store, reference, template))
+    total: CipherTensor = images[0] * payload["weights"][0]
+    for image, weight in zip(images[1:], payload["weights"][1:], strict=True):
+        total = total + image * weight
+    bits = total.layout.fractional_bits + payload["weight_bits"]
+    return replace(total, layout=replace(total.layout, fractional_bits=bits))
 
 
-def _validity_rows(plane: CipherPlane) -> int:
-    ranges = [tile.validity_rows for tile in plane.tiles if tile.validity_rows is not None]
-    return sum(stop - start for start, stop in ranges)
+def _described(
+    source: Manifest, plane: str, results: Sequence[Mapping[str, Any]], *, validity: bool
+) -> dict[str, Any]:
+    """Describe the result's plane, and the key."""
+    (record,) = (p for p in source.attributes["planes"] if p["name"] == plane)
+    layout = PackingLayout.from_json(results[0]["layout"])
+    whole = np.dtype(record["dtype"]).kind != "f" and not layout.fractional_bits
+    facts = {field: source.attributes[field] for field in ("key_id", "modulus", "key_bits")}
+    public = {field: record[field] for field in ("name", "kind", "shape", "unit")}
+    public |= {"dtype": "<i8" if whole else "<f8", "layout": results[0]["layout"]}
+    return facts | {"planes": [public | {"has_validity": validity}]}
 
 
-def _validity(
-    store: Store,
-    manifest: Manifest,
-    plane: CipherPlane,
-    tile: CipherTile,
-    public_key: PaillierPublicKey,
-) -> NDArray[np.uint64]:
-    rows = plane.read_rows(store, manifest, tile, validity=True)
-    check_ciphertexts(rows, public_key)
-    return public_key.context.rerandomise(rows)
+def _output(path: str, record: Mapping[str, Any], key: PaillierPublicKey) -> Output:
+    start, stop = record["rows"]
+    limbs = key.context.ciphertext_limbs
+    return Output(path, record["sha256"], ((start, stop), (0, limbs)), "<u8")
+
+
+def _tile(place: CipherTile, plane: str, tile: Mapping[str, Any]) -> dict[str, Any]:
+    where = {field: getattr(place, field) for field in _PLACE}
+    return where | {"plane": plane, "weight": tile["weight"], "rows": tile["rows"]}
+
+
+def _assemble_difference(
+    source: Manifest, plane: str, results: Sequence[Mapping[str, Any]]
+) -> tuple[tuple[Output, ...], dict[str, Any]]:
+    key, found = public_key_of(source), cipher_plane(source, plane)
+    outputs, tiles = [], []
+    made = [(result, tile) for result in results for tile in result["tiles"]]
+    for place, (result, tile) in zip(found.tiles, made, strict=True):
+        outputs.append(_output(result["array"], tile, key))
+        bits = None
+        if found.has_validity:
+            [valid] = tile["validity"]
+            outputs.append(_output(result["validity"][0], valid, key))
+            bits = valid["rows"]
+        tiles.append(_tile(place, plane, tile) | {"validity_rows": bits})
+    described = _described(source, plane, results, validity=found.has_validity)
+    return tuple(outputs), described | {"tiles": tiles}
+
+
+def _assemble_coadd(
+    sources: Sequence[Manifest],
+    plane: str,
+    weights: Sequence[int],
+    weight_bits: int,
+    results: Sequence[Mapping[str, Any]],
+) -> tuple[tuple[Output, ...], dict[str, Any]]:
+    key, found = public_key_of(sources[0]), cipher_plane(sources[0], plane)
+    made = [(result, tile) for result in results for tile in result["tiles"]]
+    outputs = [_output(result["array"], tile, key) for result, tile in made]
+    tiles = [
+        _tile(place, plane, tile) | {"validity_rows": None}
+        for place, (_, tile) in zip(found.tiles, made, strict=True)
+    ]
+    with_bits = [number for number, path in enumerate(results[0]["validity"]) if path is not None]
+    epochs: list[dict[str, Any]] = [{"weight": weight, "validity": None} for weight in weights]
+    for place, number in enumerate(with_bits):
+        valid = [(result["validity"][number], tile["validity"][place]) for result, tile in made]
+        outputs += [_output(path, record, key) for path, record in valid]
+        epochs[number]["validity"] = [[path, *record["rows"]] for path, record in valid]
+    described = _described(sources[0], plane, results, validity=False)
+    described["planes"][0] |= {"epochs": epochs, "weight_bits": weight_bits}
+    return tuple(outputs), described | {"tiles": tiles}
 
 
 def _check_places(

@@ -33,6 +33,8 @@ Progress = Callable[[int, int], None]
 # its result. By name: a worker loads only what it does.
 KINDS: Mapping[str, str] = {
     "ciphertexts": "acie_pipelines.secure.encryption",
+    "encrypted_coadd": "acie_pipelines.secure.encrypted_images",
+    "encrypted_difference": "acie_pipelines.secure.encrypted_images",
     "encrypted_features": "acie_pipelines.secure.retrieval.streaming",
     "encrypted_statistics": "acie_pipelines.secure.statistics",
     "encrypted_windows": "acie_pipelines.secure.retrieval.window_units",
