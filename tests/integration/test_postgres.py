@@ -11,14 +11,17 @@ import pytest
 import sqlalchemy as sa
 
 from acie_pipelines.arrivals import scan
+from acie_pipelines.crypto.archive_key import ArchiveKey
 from acie_pipelines.database import writing
-from acie_pipelines.errors import IntegrityError, PromotionError, StorageError
+from acie_pipelines.errors import IntegrityError, PromotionError, RollbackError, StorageError
 from acie_pipelines.ledger import Ledger, LedgerError
-from acie_pipelines.provenance import InputRef
+from acie_pipelines.provenance import InputRef, current_manifest, new_generation
 from acie_pipelines.registry.audit import AuditLog, Move
 from acie_pipelines.registry.registry import ModelRegistry
 from acie_pipelines.registry.states import State
+from acie_pipelines.secure.attestation import Attestations
 from acie_pipelines.secure.queue import LeaseLostError, WorkQueue
+from acie_pipelines.storage import Store
 
 REF = InputRef("model", "k", "g", "d")
 PASSED = {"passed": True}
@@ -53,6 +56,30 @@ def claim_all(url: str) -> list[int]:
 def test_processes_create_the_schema_and_share_out_every_content(postgres_url: str) -> None:
     won = at_once(claim_all, [(postgres_url,)] * 4)
     assert sorted(n for part in won for n in part) == list(range(100))
+
+
+def test_owners_attesting_at_once_number_their_statements(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    store, key = Store(str(tmp_path / "store")), ArchiveKey("0123456789abcdef", bytes(32))
+
+    def publish(version: int) -> int | None:
+        with new_generation(
+            store, "archive", "k", inputs=(), code_version=str(version), parameters={}
+        ) as generation:
+            made = generation.commit(())
+        try:
+            return Attestations(postgres_url).attest(store, made, key).number
+        except IntegrityError as error:
+            assert "was replaced by" in error.reason and not isinstance(error, RollbackError)
+            return None
+
+    with ThreadPoolExecutor(6) as pool:
+        numbers = [number for number in pool.map(publish, range(18)) if number is not None]
+    assert sorted(numbers) == list(range(1, len(numbers) + 1))
+    current = current_manifest(store, "archive", "k")
+    newest = Attestations(postgres_url).authenticate(current, lambda key_id: key)
+    assert newest is not None and newest.number == len(numbers)
 
 
 def test_the_ledger_behaves_as_on_sqlite(postgres_url: str) -> None:
