@@ -38,13 +38,13 @@ def test_the_search_finds_what_it_should(
     ]
 
 
-def test_only_encryption_is_given_the_vault() -> None:
+def test_only_the_archive_is_given_the_vault() -> None:
     given = {
         item.key.to_user_string()
         for item in definitions.defs.assets or ()
         if isinstance(item, dg.AssetsDefinition) and "vault" in item.required_resource_keys
     }
-    assert given == {"encrypted_tiles", "sealed_archive"}
+    assert given == {"sealed_archive"}
 
 
 def planted() -> np.ndarray[Any, np.dtype[np.int16]]:
