@@ -85,8 +85,11 @@ def decrypt(
     plane: PlaneName = None,
     allow_revoked: AllowRevoked = False,
 ) -> None:
-    """Decrypt an image as its owner, tile by tile into a FITS file."""
-    from acie_pipelines.provenance import current_manifest
+    """Decrypt an image as its owner, tile by tile into a FITS file.
+
+    An observation that was put back to an earlier state, or edited, is refused.
+    """
+    from acie_pipelines.secure.attestation import Attestations
     from acie_pipelines.secure.encrypted_images import COADD, DIFFERENCE
     from acie_pipelines.secure.image_reading import write_fits
 
@@ -96,9 +99,12 @@ def decrypt(
             dataset, "is no encrypted image", f"name one of ciphertexts, {COADD}, {DIFFERENCE}/..."
         )
     store = _store()
-    manifest = current_manifest(store, kind, key)
-    name = only_plane(manifest, plane)
     owner = open_owner(allow_revoked=allow_revoked)
+    attestations = Attestations(Settings.from_environment().database_url)
+    manifest, attestation = owner.current_manifest(store, attestations, kind, key)
+    name = only_plane(manifest, plane)
+    if attestation is None:
+        typer.echo(f"{manifest.prefix}: not authenticated, its owner never attested it", err=True)
     private_key = owner.vault.private_key(manifest.attributes["key_id"])
     write_fits(store, manifest, name, private_key, out)
     typer.echo(f"{out}: {manifest.prefix}, plane {name}")

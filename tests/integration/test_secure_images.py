@@ -12,6 +12,7 @@ from astropy.wcs import WCS
 from acie_pipelines.crypto.tile_encryption import encrypt_tiles
 from acie_pipelines.crypto.vault import FileVault
 from acie_pipelines.observations.ingest import ingest_observation, open_stored
+from acie_pipelines.provenance import current_manifest
 from acie_pipelines.settings import Settings
 from acie_pipelines.storage import Store
 from acie_pipelines.tiling.writer import write_tiles
@@ -113,8 +114,21 @@ def test_epochs_are_added_up_exactly(acie: Acie, field: Field) -> None:
         assert (opened["SUM"].data == expected).all()
         assert (opened["WEIGHT"].data == sum(weights)).all()
     # A single observation can be read as well, exactly.
-    run(acie, "decrypt", f"ciphertexts/{keys[0]}", "--out", out)
+    single = ("secure", "decrypt", f"ciphertexts/{keys[0]}", "--out", out)
+    code, _, err = acie(*single)
+    assert code == 0 and "not authenticated" in err
     assert (fits.getdata(out) == epochs[0]).all()
+    # What its owner attested is authenticated, until an older state is put in its place.
+    pointer = field.store.read_bytes(f"ciphertexts/{keys[0]}/current.json")
+    run(acie, "attest", keys[0])
+    code, _, err = acie(*single)
+    assert (code, err) == (0, "")
+    tiles = current_manifest(field.store, "tiles", keys[0])
+    encrypt_tiles(field.store, tiles, field.vault.public_key(), code_version="2")
+    run(acie, "attest", keys[0])
+    field.store.write_bytes(f"ciphertexts/{keys[0]}/current.json", pointer)
+    code, _, err = acie(*single)
+    assert code == 1 and "was superseded" in err
 
 
 def test_what_is_wrong_is_one_line(acie: Acie, field: Field) -> None:
