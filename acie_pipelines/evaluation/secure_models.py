@@ -89,7 +89,10 @@ def layer_rows(key: PaillierPrivateKey, repetitions: int) -> Iterator[Row]:
 
 @contextmanager
 def _one_thread_of_torch() -> Iterator[None]:
-    """Keep torch's own threads out: they run on other cores, and wait for each other busily."""
+    """Keep torch's own threads out: they run on other cores, and wait for each other busily.
+
+    On a busy machine a training of a minute took more than a quarter of an hour with them.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -186,7 +189,10 @@ def agreement_rows() -> Iterator[Row]:
         sys.stderr.write("ACIE_EFIGI_DIR is not set: agreement is measured on bundled stamps\n")
     task = SPIRAL_OR_ELLIPTICAL
     parts = split(read_efigi(directory or GALAXY_IMAGES).of_task(task), _FOLD)
-    classifier, _ = fit_classifier(parts["train"], parts["validation"], task, _BRIEF, seed=_FOLD)
+    with _one_thread_of_torch():
+        classifier, _ = fit_classifier(
+            parts["train"], parts["validation"], task, _BRIEF, seed=_FOLD
+        )
     stamps = parts["test"].stamps
     whole = classifier.probabilities(torch.from_numpy(stamps)).numpy()
     chosen = SplitClassifier.of(classifier, stamps=len(stamps), key_bits=2048)
