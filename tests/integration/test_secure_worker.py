@@ -25,10 +25,13 @@ from acie_pipelines.crypto.vault import FileVault
 from acie_pipelines.database import writing
 from acie_pipelines.observations.ingest import ingest_observation, open_stored
 from acie_pipelines.provenance import Manifest, verify_chain
-from acie_pipelines.secure.batches import open_batch, publish_batch
+from acie_pipelines.secure.batches import Work, make, open_batch, publish_batch
 from acie_pipelines.secure.encryption import open_encryption, publish_encryption
+from acie_pipelines.secure.features import matched_filters
 from acie_pipelines.secure.queue import WorkQueue
 from acie_pipelines.secure.queue_tables import Batch, units
+from acie_pipelines.secure.retrieval.streaming import check_stream, features_work
+from acie_pipelines.secure.retrieval.window_units import plane_signal, windows_work
 from acie_pipelines.secure.roles import worker_environment
 from acie_pipelines.secure.statistics import differing_planes, read_sums, statistics_work
 from acie_pipelines.storage import Store
@@ -68,6 +71,7 @@ class Workplace:
         now = datetime.now(UTC).isoformat()
         keys = PublicKeys("owner", (KeyRecord(key.public_key, 1, now, KeyState.CURRENT, now),))
         (folder / "public.json").write_bytes(keys.to_json())
+        self.keys = keys
         self.environment = worker_environment(os.environ) | {
             "ACIE_HOME": str(folder),
             "ACIE_STORAGE_URL": self.store.url,
@@ -175,14 +179,44 @@ def exchanged(
     return manifest
 
 
+def streamed(owner: tuple[Store, Manifest], workplace: Workplace, folder: Path) -> Work:
+    """Features of windows that the owner has encrypted, for whoever has nothing but these."""
+    store, tiles = owner
+    signal_in = plane_signal(tiles, "primary", (8, 8))
+    model = matched_filters(np.ones((1, 8, 8)), signal_in, weight_bits=8)
+    key = workplace.keys.public_key()
+    windows = make(
+        WorkQueue(f"sqlite:///{folder / 'owner.db'}"),
+        store,
+        workplace.keys,
+        windows_work(tiles, "primary", model.interface, key),
+    )
+    shutil.copytree(store.local_path(windows.kind), workplace.store.local_path(windows.kind))
+    return features_work(workplace.store, windows, model, key)
+
+
+def returned(owner: tuple[Store, Manifest], workplace: Workplace, work: Work) -> Manifest:
+    """What the worker made, published and brought back."""
+    made, _ = publish_batch(workplace.queue, workplace.store, work)
+    back = owner[0].local_path(made.kind)
+    shutil.copytree(workplace.store.local_path(made.kind), back, dirs_exist_ok=True)
+    return made
+
+
 def test_a_worker_computes_and_cannot_decrypt(
-    owner: tuple[Store, Manifest], workplace: Workplace, private_key: PaillierPrivateKey
+    owner: tuple[Store, Manifest],
+    workplace: Workplace,
+    private_key: PaillierPrivateKey,
+    tmp_path: Path,
 ) -> None:
     ciphertexts = exchanged(owner, workplace, private_key)
-    work = statistics_work(ciphertexts, "1")
-    batch = open_batch(workplace.queue, work)
+    sums_work = statistics_work(ciphertexts, "1")
+    features = streamed(owner, workplace, tmp_path)
+    batches = [open_batch(workplace.queue, work) for work in (sums_work, features)]
     process = workplace.start()
-    workplace.wait_until(lambda: workplace.queue.counts(batch.id).done == 1)
+    workplace.wait_until(
+        lambda: [workplace.queue.counts(batch.id).done for batch in batches] == [1, 64]
+    )
     pid = process.pid
     # The process has done its work and still runs: everything that it ever needed is there.
     needles = spellings(private_key)
@@ -200,17 +234,16 @@ def test_a_worker_computes_and_cannot_decrypt(
         assert not [what for what, needle in needles.items() if needle in content], path
     process.send_signal(signal.SIGTERM)
     out, errors = process.communicate(timeout=60)
-    assert (process.returncode, out) == (0, "1 units done\n"), errors
+    assert (process.returncode, out) == (0, "65 units done\n"), errors
 
-    sums, _ = publish_batch(workplace.queue, workplace.store, work)
-    [found] = read_sums(workplace.store, sums, private_key)
     store, tiles = owner
+    sums = returned(owner, workplace, sums_work)
+    [found] = read_sums(store, sums, private_key)
     assert len(found.sums) == 64
     assert sum(found.sums) == fixed_point_total(store, tiles, found.plane, found.layout)
-    shutil.copytree(
-        workplace.store.local_path(sums.kind), store.local_path(sums.kind), dirs_exist_ok=True
-    )
     assert differing_planes(store, sums, tiles, private_key) == []
+    stream = returned(owner, workplace, features)
+    assert check_stream(store, stream, tiles, private_key) == pytest.approx(768**2 * 100, rel=1e-3)
     assert workplace.queue.batches() == []
 
 
