@@ -17,9 +17,11 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from acie_pipelines.errors import ConfigurationError
 from acie_pipelines.settings import Settings
 
 if TYPE_CHECKING:
+    from acie_pipelines.secure.queue import WorkQueue
     from acie_pipelines.secure.worker import Event
 
 __all__ = ["show_queue", "worker"]
@@ -101,11 +103,21 @@ class _Reporter:
             )
 
 
-def show_queue(as_json: Json = False) -> None:
+def show_queue(
+    discard: Annotated[
+        int | None,
+        typer.Option(help="Give this batch up first, and delete what its units wrote."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Show batches of work that are not published yet, and how far they are."""
     from acie_pipelines.secure.queue import WorkQueue
 
-    found = WorkQueue(Settings.from_environment().database_url).batches()
+    settings = Settings.from_environment()
+    queue = WorkQueue(settings.database_url)
+    if discard is not None:
+        _discard(queue, settings.storage_url, discard)
+    found = queue.batches()
     if as_json:
         for batch, counts in found:
             body = {"batch": batch.id, "kind": batch.kind, "key": batch.key}
@@ -116,3 +128,16 @@ def show_queue(as_json: Json = False) -> None:
         row = (batch.id, f"{batch.kind}/{batch.key}", *vars(counts).values())
         table.add_row(*map(str, row))
     Console().print(table)
+
+
+def _discard(queue: "WorkQueue", storage_url: str, number: int) -> None:
+    from acie_pipelines.secure.batches import discard_batch
+    from acie_pipelines.storage import Store
+
+    batch = next((batch for batch, _ in queue.batches() if batch.id == number), None)
+    if batch is None:
+        raise ConfigurationError(
+            f"batch {number}", "is not in the queue", "see the list without it"
+        )
+    discard_batch(queue, Store(storage_url), batch)
+    typer.echo(f"discarded {batch.kind}/{batch.key}", err=True)

@@ -32,7 +32,16 @@ from acie_pipelines.secure.queue_tables import Batch
 from acie_pipelines.secure.tasks import LEASE_SECONDS, Progress, check_key, perform
 from acie_pipelines.storage import Store
 
-__all__ = ["Recipe", "Work", "do_batch", "input_of", "make", "open_batch", "publish_batch"]
+__all__ = [
+    "Recipe",
+    "Work",
+    "discard_batch",
+    "do_batch",
+    "input_of",
+    "make",
+    "open_batch",
+    "publish_batch",
+]
 
 _POLL_SECONDS = 0.5
 
@@ -213,6 +222,22 @@ def publish_batch(queue: WorkQueue, store: Store, work: Work) -> tuple[Manifest,
     manifest = generation.commit(*work.assemble(generation, [result for _, result in results]))
     queue.close(batch.id)
     return manifest, sum(float(result["seconds"]) for _, result in results)
+
+
+def discard_batch(queue: WorkQueue, store: Store, batch: Batch) -> None:
+    """Give a batch up that will not be published, with everything that its units wrote.
+
+    Parameters
+    ----------
+    queue, store
+        Where the batch is, and where its units wrote.
+    batch
+        From `WorkQueue.batches`; whoever still works on it is refused from then on.
+    """
+    queue.close(batch.id)
+    # A publisher that died just before it closed the batch has left a finished dataset.
+    if not store.exists(f"{batch.prefix}/manifest.json"):
+        store.delete(batch.prefix)
 
 
 def make(

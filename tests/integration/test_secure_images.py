@@ -1,5 +1,6 @@
 """`acie secure difference`, `coadd` and `decrypt` on ingested observations."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,22 @@ def test_epochs_are_added_up_exactly(acie: Acie, field: Field) -> None:
     field.store.write_bytes(f"ciphertexts/{keys[0]}/current.json", pointer)
     code, _, err = acie(*single)
     assert code == 1 and "was superseded" in err
+
+
+def test_what_was_refused_can_be_discarded(acie: Acie, field: Field) -> None:
+    pixels = np.arange(1500, dtype=np.int16).reshape(SHAPE)
+    key = field.encrypted("science.fits", pixels)
+    masked = pixels.astype(np.float32)
+    masked[3, 3] = np.nan
+    reference = field.write("masked.fits", masked)
+    code, _, err = acie("secure", "difference", key, "--reference", reference)
+    assert code == 1 and "not finite" in " ".join(err.split())
+    [batch] = [json.loads(line) for line in run(acie, "queue", "--json").splitlines()]
+    assert (batch["kind"], batch["failed"]) == ("encrypted_difference", 1)
+    code, _, err = acie("secure", "queue", "--discard", batch["batch"] + 1)
+    assert code == 1 and "is not in the queue" in " ".join(err.split())
+    assert run(acie, "queue", "--discard", batch["batch"], "--json") == ""
+    assert field.store.names(f"encrypted_difference/{key}/primary") == []
 
 
 def test_what_is_wrong_is_one_line(acie: Acie, field: Field) -> None:
