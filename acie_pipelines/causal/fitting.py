@@ -22,6 +22,7 @@ from torch import Tensor
 from acie_pipelines.causal.kernel import KernelMechanism
 from acie_pipelines.causal.newton import NewtonTrainer
 from acie_pipelines.causal.scm import StructuralCausalModel
+from acie_pipelines.causal.threads import one_thread_each
 from acie_pipelines.errors import ModelError
 
 __all__ = ["EpochLosses", "FitConfig", "Fitter", "RowSource", "TensorRows", "fit_scm"]
@@ -196,11 +197,15 @@ class Fitter:
             group["lr"] = rate * decay
         self.model.train()
         networks = tuple(name for name in active if name not in self._newton)
-        train = self._descend(networks) if networks else {}
         kernels = [name for name in active if name in self._newton]
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            train |= dict(zip(kernels, pool.map(self._newton_step, kernels), strict=True))
-        losses = EpochLosses(len(self.history) + 1, train, self._validate(active))
+        # Mechanisms are fitted side by side, each on one core.
+        threads = torch.get_num_threads()
+        with one_thread_each(), ThreadPoolExecutor(threads) as pool:
+            steps = pool.map(self._newton_step, kernels)
+            train = self._descend(networks) if networks else {}
+            train |= dict(zip(kernels, steps, strict=True))
+            validation = self._validate(active)
+        losses = EpochLosses(len(self.history) + 1, train, validation)
         self.history.append(losses)
         self._keep_best(losses)
         return losses

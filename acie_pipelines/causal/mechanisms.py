@@ -74,11 +74,13 @@ class Standardisation(nn.Module):
         self.register_buffer("curved", torch.tensor([s is not None for s in softenings]))
         share = torch.tensor(shares or (False,) * size)
         self.register_buffer("share", share, persistent=False)
-        self._has_shares = any(shares)
+        self._has_shares, self._has_curves = any(shares), any(s is not None for s in softenings)
 
     def flatten(self, x: Tensor) -> Tensor:
         """Values after t, before location and scale; shape ``(n, variables)``."""
-        flat = torch.where(self.curved, torch.arcsinh(x / self.softening), x)
+        flat = x
+        if self._has_curves:
+            flat = torch.where(self.curved, torch.arcsinh(x / self.softening), x)
         if self._has_shares:
             flat = torch.where(self.share, torch.logit(x, eps=_SMALLEST_SHARE), flat)
         return flat
@@ -90,7 +92,7 @@ class Standardisation(nn.Module):
     def inverse(self, z: Tensor) -> Tensor:
         """Undo `forward`."""
         t = z * self.scale + self.location
-        x = torch.where(self.curved, torch.sinh(t) * self.softening, t)
+        x = torch.where(self.curved, torch.sinh(t) * self.softening, t) if self._has_curves else t
         return torch.where(self.share, torch.sigmoid(t), x) if self._has_shares else x
 
     def log_derivative(self, x: Tensor) -> Tensor:
@@ -163,6 +165,18 @@ class Mechanism(nn.Module):
     def value(self, u: Tensor, parents: Tensor) -> Tensor:
         """Variable from its noise and parents; inverse of `noise`."""
         raise NotImplementedError
+
+    def moved(self, x: Tensor, parents: Tensor, changed: Tensor) -> Tensor:
+        """Variable that the noise behind `x` gives with other parents: abduction and prediction.
+
+        Parameters
+        ----------
+        x, parents
+            As of `noise`.
+        changed
+            Values of the parents after an intervention.
+        """
+        return self.value(self.noise(x.double(), parents)[0], changed)
 
     def log_prob(self, x: Tensor, parents: Tensor) -> Tensor:
         """Log density per unit of the variable, shape ``(n,)``."""

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from acie_pipelines.causal.kernel import KernelMechanism
+from acie_pipelines.causal.kernel import KernelMechanism, bounded
 from acie_pipelines.errors import ModelError
 
 __all__ = ["Blocks", "NewtonTrainer"]
@@ -174,10 +174,8 @@ class NewtonTrainer:
 
     def _objective(self, blocks: Blocks) -> Tensor:
         total = -self._penalty(self.vector.to(self._prior))
-        shapes = self.mechanism.constants[2:]
         for block in self._prepared(blocks):
-            location, log_scale = self._shift(block.features)
-            u, slope = self.mechanism.forward_map(block.z, location, log_scale, shapes)
+            u, slope = self.mechanism.forward_map(block.z, *self._shift(block.features))
             values = slope - 0.5 * u**2 - _LOG_SQRT_2PI
             total = total + values.sum() + block.log_derivative
         return total.nan_to_num(-torch.inf)
@@ -200,32 +198,40 @@ class NewtonTrainer:
             location, log_scale = self._shift(block.features)
             values, scores = self._scores(block.z, location, log_scale)
             total = total + values.sum() + block.log_derivative
-            by_weights = (scores[:, :k].T @ block.features).flatten()
-            gradient += torch.cat([by_weights, scores.sum(0)])
+            by_weights = (scores[:k] @ block.features).flatten()
+            gradient += torch.cat([by_weights, scores.sum(1)])
             count += n
             rows = torch.randperm(n, generator=self._generator)[:_FISHER_ROWS].to(block.z.device)
             u = torch.randn(len(rows), generator=self._generator, dtype=torch.float64)
             location, log_scale = location.expand(n)[rows], log_scale.expand(n)[rows]
             drawn = self.mechanism.inverse_map(u.to(block.z.device), location, log_scale)
             scores = self._scores(drawn, location, log_scale)[1]
-            parts = [scores[:, i : i + 1] * block.features[rows] for i in range(k)]
-            each = torch.cat([*parts, scores], dim=1)
+            features = block.features[rows]
+            each = torch.cat([*(scores[i, :, None] * features for i in range(k)), scores.T], dim=1)
             fisher += each.T @ each * (n / len(rows))
         if not torch.isfinite(total):
             raise ModelError("fit", "the likelihood is not finite", "look for extreme values")
         return total, count, gradient, fisher
 
     def _scores(self, z: Tensor, location: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-likelihood of each row, and its derivatives in the order of the constants."""
+        """Log-likelihood of each row, and its derivatives by the constants, ``(constants, n)``."""
+        shape, warp = self.mechanism.shape(), self.mechanism.warp()
         n = len(z)
         with torch.enable_grad():
-            shapes = self.mechanism.constants[2:].expand(n, -1)
-            pair = torch.stack([location.expand(n), log_scale.expand(n)], dim=1)
-            leaf = torch.cat([pair, shapes], dim=1).detach().requires_grad_()
-            u, slope = self.mechanism.forward_map(z, leaf[:, 0], leaf[:, 1], leaf[:, 2:])
-            values = slope - 0.5 * u**2 - _LOG_SQRT_2PI
-            (scores,) = torch.autograd.grad(values.sum(), leaf)
-        return values.detach(), scores
+            pair = torch.stack([location.expand(n), log_scale.expand(n)]).requires_grad_()
+            scale = bounded(pair[1])
+            values, bent, by_warp = -scale, z, []
+            if warp is not None:
+                bent, slope, ends = warp.traced(z)
+                values, by_warp = values + slope, [ends]
+            u = (bent - pair[0]) * torch.exp(-scale)
+            v, slope, ends = shape.traced(u)
+            values = values + slope - 0.5 * v**2 - _LOG_SQRT_2PI
+            found = torch.autograd.grad(values.sum(), [pair, ends, *by_warp])
+        scores = [found[0], shape.free_scores(u.detach(), found[1])]
+        if warp is not None:
+            scores.append(warp.free_scores(z, found[2]))
+        return values.detach(), torch.cat(scores)
 
     def _learn_prior(self, fisher: Tensor) -> None:
         basis = self.mechanism.basis

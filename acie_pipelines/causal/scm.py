@@ -12,8 +12,9 @@ category of a categorical one, in node order.
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -27,11 +28,22 @@ from acie_pipelines.causal.categorical import CategoricalMechanism, gumbel
 from acie_pipelines.causal.graph import CausalGraph
 from acie_pipelines.causal.interventions import Intervention
 from acie_pipelines.causal.mechanisms import Mechanism, MechanismConfig, Standardisation
+from acie_pipelines.causal.threads import one_thread_each
 from acie_pipelines.errors import ModelError
 
 __all__ = ["StructuralCausalModel"]
 
 _FORMAT = "acie.scm/2"
+
+
+def _where_finite(answer: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    """Answer of the rows whose arguments are all finite, NaN for the others; shape ``(n,)``."""
+    ready = torch.isfinite(torch.cat(arguments, dim=1)).all(dim=1)
+    if bool(ready.all()):
+        return answer(*arguments)
+    result = torch.full(ready.shape, torch.nan, dtype=torch.float64, device=ready.device)
+    result[ready] = answer(*(each[ready] for each in arguments))
+    return result
 
 
 class StructuralCausalModel(nn.Module):
@@ -140,7 +152,8 @@ class StructuralCausalModel(nn.Module):
 
     def node_rows(self, batch: Tensor, name: str) -> tuple[Tensor, Tensor]:
         """Values of a node and of its parents, on the rows that have both."""
-        rows = batch[self._complete(batch, name)]
+        complete = self._complete(batch, name)
+        rows = batch if bool(complete.all()) else batch[complete]
         return rows[:, self.column[name]], rows[:, self._parent_columns[name]]
 
     def log_prob(self, batch: Tensor) -> Tensor:
@@ -191,8 +204,7 @@ class StructuralCausalModel(nn.Module):
         )
         for name in only or self.names:
             complete = self._complete(batch, name)
-            rows = batch if bool(complete.all()) else batch[complete]
-            x, parents = rows[:, self.column[name]], rows[:, self._parent_columns[name]]
+            x, parents = self.node_rows(batch, name)
             mechanism = self.mechanism(name)
             if isinstance(mechanism, CategoricalMechanism):
                 u = mechanism.posterior_noise(x, parents, generator)
@@ -228,50 +240,56 @@ class StructuralCausalModel(nn.Module):
         ConfigurationError
             If an intervention leaves the support of its node.
         """
+        dtype = torch.float32 if factual is None else factual.dtype
+        values = torch.full(
+            (noise.shape[0], len(self.names)), torch.nan, dtype=dtype, device=noise.device
+        )
+        return self._act(values, do, factual, partial(self._value, noise))
+
+    def _act(
+        self,
+        values: Tensor,
+        do: Sequence[Intervention],
+        factual: Tensor | None,
+        mechanism: Callable[[str, Tensor], Tensor],
+    ) -> Tensor:
+        """Fill values in topological order; a mechanism gives those that nothing else decides."""
         targets = {intervention.node: intervention for intervention in do}
         if len(targets) != len(do):
             raise ModelError("intervention", "names a node twice", "merge the two")
         for intervention in do:
             intervention.check(self.graph)
         touched = set(targets) | self.graph.descendants(*targets)
-        dtype = torch.float32 if factual is None else factual.dtype
-        values = torch.full(
-            (noise.shape[0], len(self.names)), torch.nan, dtype=dtype, device=noise.device
-        )
         for name in self.graph.order:
-            k = self.column[name]
+            k, target = self.column[name], targets.get(name)
             if factual is not None and name not in touched:
                 values[:, k] = factual[:, k]
-                continue
-            target = targets.get(name)
-            if target is not None and target.kind == "set":
+            elif target is not None and target.kind == "set":
                 values[:, k] = target.value
-                continue
-            if target is not None and factual is not None:
+            elif target is not None and factual is not None:
                 values[:, k] = factual[:, k] + target.value
-                continue
-            values[:, k] = self._value(name, noise, values).to(dtype)
-            if target is not None:
-                values[:, k] += target.value
+            else:
+                values[:, k] = mechanism(name, values).to(values.dtype)
+                if target is not None:
+                    values[:, k] += target.value
         return values
 
-    def _value(self, name: str, noise: Tensor, values: Tensor) -> Tensor:
+    def _value(self, noise: Tensor, name: str, values: Tensor) -> Tensor:
         parents, own = values[:, self._parent_columns[name]], noise[:, self.noise_columns[name]]
-        ready = torch.isfinite(own).all(dim=1) & torch.isfinite(parents).all(dim=1)
-        result = torch.full((len(own),), torch.nan, dtype=torch.float64, device=own.device)
-        if not bool(ready.all()):
-            own, parents = own[ready], parents[ready]
         mechanism = self.mechanism(name)
-        if isinstance(mechanism, CategoricalMechanism):
-            result[ready] = mechanism.category(own, parents)
-        else:
-            result[ready] = mechanism.value(own[:, 0], parents)
-        return result
+
+        def answer(own: Tensor, parents: Tensor) -> Tensor:
+            if isinstance(mechanism, CategoricalMechanism):
+                return mechanism.category(own, parents)
+            return mechanism.value(own[:, 0], parents)
+
+        return _where_finite(answer, own, parents)
 
     def do(self, *interventions: Intervention, count: int, seed: int) -> Tensor:
         """Draw from the model under interventions; shape ``(count, nodes)``."""
         return self.sample(count, seed=seed, do=interventions)
 
+    @torch.no_grad()
     def counterfactual(self, batch: Tensor, do: Iterable[Intervention], *, seed: int = 0) -> Tensor:
         """Say what the same galaxies would have been: abduct, intervene, predict.
 
@@ -280,10 +298,23 @@ class StructuralCausalModel(nn.Module):
         if an intervention reaches it. Below a categorical node the answer is one draw from the
         posterior, decided by `seed`.
         """
-        interventions = tuple(do)
-        reached = self.graph.descendants(*(each.node for each in interventions))
-        noise = self.abduct(batch, seed=seed, only=[n for n in self.names if n in reached])
-        return self.predict(noise, do=interventions, factual=batch)
+        generator = torch.Generator().manual_seed(seed)
+
+        def mechanism(name: str, values: Tensor) -> Tensor:
+            own, columns = self.column[name], self._parent_columns[name]
+            found = self.mechanism(name)
+
+            def answer(x: Tensor, parents: Tensor, changed: Tensor) -> Tensor:
+                if isinstance(found, CategoricalMechanism):
+                    noise = found.posterior_noise(x[:, 0], parents, generator)
+                    return found.category(noise, changed)
+                return found.moved(x[:, 0], parents, changed)
+
+            x, parents = batch[:, own : own + 1], batch[:, columns]
+            return _where_finite(answer, x, parents, values[:, columns])
+
+        with one_thread_each():
+            return self._act(torch.empty_like(batch), tuple(do), batch, mechanism)
 
     def spec(self) -> dict[str, Any]:
         """Everything but the weights, as JSON values."""

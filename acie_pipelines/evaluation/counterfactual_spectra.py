@@ -88,6 +88,7 @@ MECHANISM_SOURCES: Final = (
     "causal/newton.py",
     "causal/scm.py",
     "causal/selection.py",
+    "causal/splines.py",
     "simulation/galaxy.py",
     "simulation/mechanisms.py",
 )
