@@ -187,7 +187,7 @@ class KernelBasis(nn.Module):
         x
             Inputs in random order, shape ``(n, inputs)``; the first rows become inducing points.
         y
-            Targets of unit scale, shape ``(n,)``.
+            Targets of unit scale and any mean, shape ``(n,)``.
         """
         points, width = self.inducing.shape
         repeats = -(-points // x.shape[0])
@@ -229,6 +229,7 @@ class KernelBasis(nn.Module):
         """
         every_x, every_y = x, y
         x, y = x[:_EVIDENCE_ROWS], y[:_EVIDENCE_ROWS]
+        y = y - y.mean()
         moved = start[free].clone().requires_grad_()
         optimiser = torch.optim.LBFGS(
             [moved], max_iter=_EVIDENCE_STEPS, line_search_fn="strong_wolfe", history_size=20
@@ -262,6 +263,8 @@ class KernelBasis(nn.Module):
         else:
             features = self._features(x, hyper, self._whiten(hyper))
             kernel = features[:, -self.inducing.shape[0] :]
+        # What is left without its mean is free of the constant, which belongs to the mechanism.
+        features = features - features.mean(dim=0)
         inner = features.T @ features / noise + torch.eye(features.shape[1]).to(features)
         factor = torch.linalg.cholesky(inner)
         projected = features.T @ y / noise

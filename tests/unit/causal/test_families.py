@@ -69,7 +69,9 @@ def multiplicative(x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 
 def test_multiplicative_noise_defeats_additive_mechanisms_only() -> None:
-    additive, scaled, warped = (error(fitted(f, multiplicative), multiplicative) for f in KERNELS)
+    additive, scaled, warped = (
+        error(fitted(family, multiplicative, 4000), multiplicative) for family in KERNELS
+    )
     assert additive > 2 * max(scaled, warped), (additive, scaled, warped)
     assert max(scaled, warped) < 0.15, (scaled, warped)
 

@@ -8,6 +8,7 @@ import torch
 from acie_pipelines.causal.fitting import FitConfig, Fitter, TensorRows
 from acie_pipelines.causal.graph import CausalGraph, Node
 from acie_pipelines.causal.interventions import Intervention
+from acie_pipelines.causal.kernel import KernelBasis
 from acie_pipelines.causal.mechanisms import MechanismConfig
 from acie_pipelines.causal.scm import StructuralCausalModel
 from acie_pipelines.causal.selection import fit_chosen_families
@@ -54,6 +55,20 @@ def test_the_family_of_the_equation_is_found(equation: Equation, family: str) ->
     truth = equation(test[:, 0] + 0.3, noise)
     error = (answer[:, 1] - truth).abs().median() / (truth - test[:, 1]).abs().median()
     assert float(error) < 0.15
+
+
+def test_a_product_is_no_reason_for_a_kernel() -> None:
+    # Correlated causes give their product a mean: where no constant takes it up, a kernel does.
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2000, 2, generator=generator, dtype=torch.float64)
+    x[:, 1] = torch.tanh(2 * x[:, 0]) + 0.3 * x[:, 1]
+    noise = torch.randn(2000, generator=generator, dtype=torch.float64)
+    basis = KernelBasis(2, 20)
+    basis.maximise_evidence(x, 3.0 + x[:, 0] * x[:, 1] + 0.7 * noise)
+    assert float(basis.hyper[2]) == -20.0
+    basis = KernelBasis(2, 20)
+    basis.maximise_evidence(x, 3.0 + torch.sin(3 * x[:, 0]) + 0.7 * noise)
+    assert float(basis.hyper[2]) > -5.0
 
 
 def test_categories_keep_their_mechanism() -> None:
