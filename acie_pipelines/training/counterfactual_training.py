@@ -1,19 +1,17 @@
 """The ``counterfactual_model`` dataset: posterior and mechanisms of simulated galaxies, resumable.
 
-Belongs here: what is trained from a file of simulated galaxies, checkpoints, outputs with hashes.
-Does not belong here: the optimiser loop (`acie_pipelines.models.posterior_training`), reading the
-result (`acie_pipelines.models.saved_engine`) or what MLflow sees
-(`acie_pipelines.training.tracking`).
+Belongs here: what is trained from a file of simulated galaxies, outputs with hashes.
+Does not belong here: the optimiser loop (`acie_pipelines.models.posterior_training`), checkpoints
+(`acie_pipelines.training.resumable`), reading the result (`acie_pipelines.models.saved_engine`) or
+what MLflow sees (`acie_pipelines.training.tracking`).
 """
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import torch
 
@@ -22,7 +20,7 @@ from acie_pipelines.causal.graph import CausalGraph
 from acie_pipelines.causal.mechanisms import MechanismConfig
 from acie_pipelines.causal.scm import StructuralCausalModel
 from acie_pipelines.causal.selection import fit_chosen_families
-from acie_pipelines.errors import ConfigurationError, IntegrityError, ModelError
+from acie_pipelines.errors import ConfigurationError, IntegrityError
 from acie_pipelines.models.counterfactual import LearnedMechanisms, SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
 from acie_pipelines.models.posterior import AmortisedPosterior, PosteriorConfig
@@ -42,10 +40,10 @@ from acie_pipelines.provenance import (
 from acie_pipelines.simulation.galaxy import galaxy_graph
 from acie_pipelines.simulation.presets import preset
 from acie_pipelines.storage import Store
+from acie_pipelines.training.resumable import Checkpoint, Tracker, run_epochs
 from acie_pipelines.training.spectra_file import SpectraFile
 
 __all__ = [
-    "CounterfactualTracker",
     "CounterfactualTraining",
     "MechanismTraining",
     "NetworkShape",
@@ -56,6 +54,7 @@ __all__ = [
 ]
 
 _STATE: Final = "star_formation_state"
+_MECHANISMS: Final = "mechanisms.pt"
 
 Families = Literal["chosen", "additive", "heteroscedastic", "post_nonlinear", "spline"]
 
@@ -123,32 +122,6 @@ class CounterfactualTraining:
         return body
 
 
-class CounterfactualTracker(Protocol):
-    """Where a training is reported."""
-
-    def start(self, parameters: Mapping[str, Any], data_sha256: str, code_version: str) -> str:
-        """Open a run and return its id."""
-        ...
-
-    def epoch(self, epoch: PosteriorEpoch) -> None:
-        """Report one epoch."""
-        ...
-
-    def finish(
-        self,
-        graph: CausalGraph,
-        history: list[PosteriorEpoch],
-        model: Manifest,
-        files: Mapping[str, bytes],
-    ) -> None:
-        """Report the result with the model's files and close the run."""
-        ...
-
-    def fail(self) -> None:
-        """Close the run as failed."""
-        ...
-
-
 def learnable_graph() -> CausalGraph:
     """Graph of the simulated galaxy whose star formation state is a category to be learned."""
     graph = galaxy_graph()
@@ -181,7 +154,7 @@ def train_counterfactual_model(
     *,
     code_version: str,
     data: Manifest | None = None,
-    tracker: CounterfactualTracker | None = None,
+    tracker: Tracker[str, PosteriorEpoch] | None = None,
     progress: Callable[[PosteriorEpoch], None] | None = None,
     checkpoint_prefix: str = "checkpoints",
 ) -> Manifest:
@@ -242,12 +215,19 @@ def train_counterfactual_model(
     if ready is not None:
         return ready
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    checkpoint = _Checkpoint(store, checkpoint_prefix, [key, parameters, code_version], config)
+    checkpoint = Checkpoint(
+        store,
+        checkpoint_prefix,
+        [key, parameters, code_version],
+        seconds=60 * config.checkpoint_minutes,
+    )
     run_id = None
     if tracker is not None:
         run_id = tracker.start(parameters, digest, code_version)
     try:
-        mechanisms = checkpoint.mechanisms(lambda: learn_mechanisms(source, config.mechanisms))
+        mechanisms = _kept_mechanisms(
+            checkpoint, lambda: learn_mechanisms(source, config.mechanisms)
+        )
         decoder = SpectralDecoder(source.simulation.preset)
         validation = source.validation()
         shape = PosteriorConfig(source.pixels, **asdict(config.network))
@@ -264,7 +244,7 @@ def train_counterfactual_model(
             ),
         )
         checkpoint.restore(fitter)
-        _run(fitter, checkpoint, tracker, progress)
+        run_epochs(fitter, checkpoint, tracker, progress)
         engine = SpectralEngine(
             fitter.finish().cpu(),
             decoder,
@@ -314,76 +294,17 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _run(
-    fitter: PosteriorFitter,
-    checkpoint: "_Checkpoint",
-    tracker: CounterfactualTracker | None,
-    progress: Callable[[PosteriorEpoch], None] | None,
-) -> None:
-    if tracker is not None:
-        for epoch in fitter.history:  # those of the interrupted run
-            tracker.epoch(epoch)
-    while not fitter.finished:
-        epoch = fitter.epoch()
-        checkpoint.save_if_due(fitter)
-        if tracker is not None:
-            tracker.epoch(epoch)
-        if progress is not None:
-            progress(epoch)
-
-
-class _Checkpoint:
-    """State of an unfinished training, under the digest of all that decides its result."""
-
-    def __init__(
-        self, store: Store, prefix: str, request: list[Any], config: CounterfactualTraining
-    ) -> None:
-        text = json.dumps(request, sort_keys=True).encode()
-        self._store, self._seconds = store, 60 * config.checkpoint_minutes
-        self._directory = f"{prefix}/{hashlib.sha256(text).hexdigest()}"
-        self._saved_at = time.monotonic()
-
-    def mechanisms(self, learn: Callable[[], StructuralCausalModel]) -> StructuralCausalModel:
-        """Give the mechanisms that were learned before, or learn and keep them."""
-        name = f"{self._directory}/mechanisms.pt"
-        if self._store.exists(name):
-            state = self._load(name)
-            weights = state["weights"].numpy().tobytes()
-            return StructuralCausalModel.load(state["spec"].encode(), weights)
-        model = learn()
-        # As they will be loaded, so that an interruption changes nothing.
-        spec, weights = json.dumps(model.spec()), model.weights()
-        kept = torch.frombuffer(bytearray(weights), dtype=torch.uint8)
-        self._save(name, {"spec": spec, "weights": kept})
-        return StructuralCausalModel.load(spec.encode(), weights)
-
-    def restore(self, fitter: PosteriorFitter) -> None:
-        """Bring a new training to where the interrupted one was, if there was one."""
-        name = f"{self._directory}/posterior.pt"
-        if self._store.exists(name):
-            fitter.restore(self._load(name))
-
-    def _load(self, name: str) -> dict[str, Any]:
-        try:
-            data = BytesIO(self._store.read_bytes(name))
-            state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged archive can fail in any way
-            raise ModelError(
-                name, f"cannot be restored ({error})", "delete it to train from the start"
-            ) from error
-        return state
-
-    def _save(self, name: str, state: Mapping[str, Any]) -> None:
-        buffer = BytesIO()
-        torch.save(dict(state), buffer)
-        self._store.write_bytes(name, buffer.getvalue())
-
-    def save_if_due(self, fitter: PosteriorFitter) -> None:
-        """Save after the configured number of minutes."""
-        if time.monotonic() - self._saved_at >= self._seconds:
-            self._save(f"{self._directory}/posterior.pt", fitter.state())
-            self._saved_at = time.monotonic()
-
-    def delete(self) -> None:
-        """Forget the state once the result is published."""
-        self._store.delete(self._directory)
+def _kept_mechanisms(
+    checkpoint: Checkpoint, learn: Callable[[], StructuralCausalModel]
+) -> StructuralCausalModel:
+    """Give the mechanisms that were learned before, or learn and keep them."""
+    state = checkpoint.load(_MECHANISMS)
+    if state is not None:
+        weights = state["weights"].numpy().tobytes()
+        return StructuralCausalModel.load(state["spec"].encode(), weights)
+    model = learn()
+    # As they will be loaded, so that an interruption changes nothing.
+    spec, weights = json.dumps(model.spec()), model.weights()
+    kept = torch.frombuffer(bytearray(weights), dtype=torch.uint8)
+    checkpoint.save(_MECHANISMS, {"spec": spec, "weights": kept})
+    return StructuralCausalModel.load(spec.encode(), weights)

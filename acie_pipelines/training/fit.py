@@ -1,27 +1,24 @@
 """The ``scm`` dataset: a causal model fitted to the training table, resumable after a kill.
 
-Belongs here: blocks in, checkpoints, outputs with hashes.
-Does not belong here: the optimiser loop (`acie_pipelines.causal.fitting`) or what MLflow sees
-(`acie_pipelines.training.tracking`).
+Belongs here: blocks in, outputs with hashes.
+Does not belong here: the optimiser loop (`acie_pipelines.causal.fitting`), checkpoints
+(`acie_pipelines.training.resumable`) or what MLflow sees (`acie_pipelines.training.tracking`).
 """
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from io import BytesIO
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from acie_pipelines.causal.fitting import EpochLosses, FitConfig, Fitter
-from acie_pipelines.causal.graph import CausalGraph, catalogue_graph
+from acie_pipelines.causal.graph import catalogue_graph
 from acie_pipelines.causal.mechanisms import MechanismConfig
 from acie_pipelines.causal.scm import StructuralCausalModel
-from acie_pipelines.errors import ModelError
+from acie_pipelines.causal.threads import one_thread_each
 from acie_pipelines.provenance import (
     Manifest,
     Output,
@@ -30,9 +27,10 @@ from acie_pipelines.provenance import (
     verify_outputs,
 )
 from acie_pipelines.storage import Store
+from acie_pipelines.training.resumable import Checkpoint, Tracker, run_epochs
 from acie_pipelines.training.table import TABLE_FILE, SplitName, TableReader
 
-__all__ = ["KIND", "Tracker", "TrainingConfig", "load_scm", "train_scm"]
+__all__ = ["KIND", "TrainingConfig", "load_scm", "train_scm"]
 
 KIND: Final = "scm"
 WEIGHTS_FILE: Final = "weights.pt"
@@ -64,32 +62,6 @@ class TrainingConfig:
         return {"mechanisms": asdict(self.mechanisms), "fit": asdict(self.fit)}
 
 
-class Tracker(Protocol):
-    """Where a training run is reported."""
-
-    def start(self, parameters: dict[str, Any], table: Manifest, code_version: str) -> str:
-        """Open a run and return its id."""
-        ...
-
-    def epoch(self, losses: EpochLosses) -> None:
-        """Report one epoch."""
-        ...
-
-    def finish(
-        self,
-        graph: CausalGraph,
-        history: list[EpochLosses],
-        model: Manifest,
-        files: Mapping[str, bytes],
-    ) -> None:
-        """Report the result with the model's files and close the run."""
-        ...
-
-    def fail(self) -> None:
-        """Close the run as failed."""
-        ...
-
-
 @dataclass(frozen=True)
 class _SplitRows:
     """One split of the table as the fit loop wants it."""
@@ -102,24 +74,13 @@ class _SplitRows:
             yield torch.from_numpy(block)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run on one CPU thread: faster for these small networks, and sums do not depend on cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def train_scm(
     store: Store,
     table: Manifest,
     config: TrainingConfig,
     *,
     code_version: str,
-    tracker: Tracker | None = None,
+    tracker: Tracker[Manifest, EpochLosses] | None = None,
     progress: Callable[[EpochLosses], None] | None = None,
     checkpoint_prefix: str = "checkpoints",
 ) -> Manifest:
@@ -165,17 +126,24 @@ def train_scm(
     verify_outputs(store, table)
     graph = catalogue_graph()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    checkpoint = _Checkpoint(store, checkpoint_prefix, table, parameters, code_version, config)
+    checkpoint = Checkpoint(
+        store,
+        checkpoint_prefix,
+        [table.digest, parameters, code_version],
+        seconds=config.checkpoint_seconds,
+        epochs=config.checkpoint_epochs,
+    )
     run_id = tracker.start(parameters, table, code_version) if tracker is not None else None
     try:
-        with store.local_copy(f"{table.prefix}/{TABLE_FILE}") as path, _one_thread():
+        # Faster for these small networks, and sums do not depend on cores.
+        with store.local_copy(f"{table.prefix}/{TABLE_FILE}") as path, one_thread_each():
             reader = TableReader(path, tuple(graph.nodes))
             model = StructuralCausalModel(graph, config.mechanisms, seed=config.fit.seed).to(device)
             fitter = Fitter(
                 model, _SplitRows(reader, "train"), _SplitRows(reader, "validation"), config.fit
             )
             checkpoint.restore(fitter)
-            _run(fitter, checkpoint, tracker, progress)
+            run_epochs(fitter, checkpoint, tracker, progress)
             best = fitter.finish()
         curves = [vars(losses) for losses in fitter.history]
         files = {
@@ -204,68 +172,6 @@ def train_scm(
         raise
     checkpoint.delete()
     return manifest
-
-
-def _run(
-    fitter: Fitter,
-    checkpoint: "_Checkpoint",
-    tracker: Tracker | None,
-    progress: Callable[[EpochLosses], None] | None,
-) -> None:
-    if tracker is not None:
-        for losses in fitter.history:  # those of the interrupted run
-            tracker.epoch(losses)
-    while not fitter.finished:
-        losses = fitter.epoch()
-        checkpoint.save_if_due(fitter)
-        if tracker is not None:
-            tracker.epoch(losses)
-        if progress is not None:
-            progress(losses)
-
-
-class _Checkpoint:
-    """State of an unfinished fit, under the digest of all that decides its result."""
-
-    def __init__(
-        self,
-        store: Store,
-        prefix: str,
-        table: Manifest,
-        parameters: dict[str, Any],
-        code_version: str,
-        config: TrainingConfig,
-    ) -> None:
-        request = json.dumps([table.digest, parameters, code_version], sort_keys=True).encode()
-        self._store, self._config = store, config
-        self._directory = f"{prefix}/{hashlib.sha256(request).hexdigest()}"
-        self._name = f"{self._directory}/state.pt"
-        self._saved_at = time.monotonic()
-
-    def restore(self, fitter: Fitter) -> None:
-        """Bring a new fit to where the interrupted one was, if there was one."""
-        if not self._store.exists(self._name):
-            return
-        try:
-            data = BytesIO(self._store.read_bytes(self._name))
-            fitter.restore(torch.load(data, map_location="cpu", weights_only=True))
-        except Exception as error:  # a damaged archive can fail in any way
-            raise ModelError(
-                self._name, f"cannot be restored ({error})", "delete it to train from the start"
-            ) from error
-
-    def save_if_due(self, fitter: Fitter) -> None:
-        """Save after the configured number of epochs or seconds."""
-        epochs_due = len(fitter.history) % self._config.checkpoint_epochs == 0
-        if epochs_due or time.monotonic() - self._saved_at >= self._config.checkpoint_seconds:
-            buffer = BytesIO()
-            torch.save(fitter.state(), buffer)
-            self._store.write_bytes(self._name, buffer.getvalue())
-            self._saved_at = time.monotonic()
-
-    def delete(self) -> None:
-        """Forget the state once the result is published."""
-        self._store.delete(self._directory)
 
 
 def load_scm(store: Store, manifest: Manifest) -> StructuralCausalModel:

@@ -110,7 +110,7 @@ class _MlflowRun:
 
 
 class MlflowTracker(_MlflowRun):
-    """Report the fit of a causal model; implements `acie_pipelines.training.fit.Tracker`."""
+    """Report the fit of a causal model; implements `acie_pipelines.training.resumable.Tracker`."""
 
     def start(self, parameters: dict[str, Any], table: Manifest, code_version: str) -> str:
         """Open a run and return its id."""
@@ -217,7 +217,7 @@ class ClassifierTracker(_MlflowRun):
 class CounterfactualTracker(_MlflowRun):
     """Report the training of a counterfactual model.
 
-    Implements `acie_pipelines.training.counterfactual_training.CounterfactualTracker`.
+    Implements `acie_pipelines.training.resumable.Tracker`.
     """
 
     def start(self, parameters: Mapping[str, Any], data_sha256: str, code_version: str) -> str:

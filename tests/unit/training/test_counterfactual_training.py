@@ -68,7 +68,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(
     assert killed.returncode == -signal.SIGKILL
     assert not store.exists("counterfactual_model/galaxies/current.json")
     (directory,) = store.names("checkpoints")
-    assert store.names(f"checkpoints/{directory}") == ["mechanisms.pt", "posterior.pt"]
+    assert store.names(f"checkpoints/{directory}") == ["mechanisms.pt", "state.pt"]
     seen: list[int] = []
     resumed = train_counterfactual_model(
         store,
