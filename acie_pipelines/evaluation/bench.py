@@ -57,7 +57,8 @@ class Row:
     peer_name, peer_version
         What ours was compared with.
     floor
-        The best `ours` that the machine's instruction rate allows the algorithm, where counted.
+        The best `ours` that the machine's instruction rate allows the algorithm, where counted; of
+        counterfactual spectra, the error that what they leave open makes.
     fraction_of_floor
         How much of that was reached.
     peer_n, peer_spread

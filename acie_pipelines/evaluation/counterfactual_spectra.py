@@ -8,7 +8,8 @@ decided by noise that no spectrum shows. The natural question, where it may chan
 coverage. Every seed has its own galaxies; the amortised posterior, which depends on none of them,
 is trained once.
 
-A typical error is the median over galaxies, an error their root mean square.
+A typical error is the median over galaxies, an error their root mean square. Beside it stands, as
+its floor, the error that the posterior expects: what spectra leave open, no method can know.
 """
 
 import time
@@ -42,9 +43,11 @@ from acie_pipelines.models.counterfactual import (
     SpectralPosterior,
 )
 from acie_pipelines.models.decoder import SpectralDecoder
+from acie_pipelines.models.parameters import PARAMETERS
 from acie_pipelines.models.posterior import AmortisedPosterior, PosteriorConfig
 from acie_pipelines.models.posterior_training import PosteriorTraining, train_posterior
 from acie_pipelines.models.simulated import SimulatedSpectra, render_in_blocks, simulate_spectra
+from acie_pipelines.models.unseen import complete
 from acie_pipelines.simulation.galaxy import QUENCHED, STAR_FORMING, GalaxySCM, galaxy_graph
 from acie_pipelines.simulation.presets import DEPARTURES, departure, preset
 from acie_pipelines.simulation.spectrum import SpectrumRenderer
@@ -105,7 +108,10 @@ _POSTERIOR_SOURCES: Final = (
 SOURCES: Final = (
     "models/counterfactual.py",
     "models/decoder.py",
+    "models/importance.py",
     "models/latents.py",
+    "models/linear_algebra.py",
+    "models/mode_search.py",
     "models/outliers.py",
     "models/redshift.py",
     "models/refinement.py",
@@ -137,6 +143,8 @@ _CALIBRATION_BLOCKS: Final = 10
 _CALIBRATION_SEED: Final = 40_000
 SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 _EXAMPLES: Final = 3
+# An answer is sure if the error that the engine itself expects is below this [sigma per pixel].
+_SURE: Final = 0.3
 HISTOGRAM: Final = (80, -4.0, 4.0)
 
 _GOALS: Final = {
@@ -156,6 +164,8 @@ _GOALS: Final = {
     f"scalars/composition, {_CYCLES} cycles": ("", 1e-5),
     "scalars/reversibility, 1 cycle": ("", 1e-5),
     f"scalars/reversibility, {_CYCLES} cycles": ("", 1e-5),
+    "known mechanisms, sure/error": ("sigma/px", 0.1),
+    "known mechanisms, light known/error": ("sigma/px", 0.1),
     "do nothing/error": ("sigma/px", 0.1),
     "coverage of pixels, off 0.9": ("", 0.02),
     "coverage of latents, off 0.9": ("", 0.02),
@@ -356,6 +366,15 @@ def _measure_known(
     values["unreliable share"] = float((~found.reliable).double().mean())
     error = pixel_error(held.median, problem.flux, problem.sigma)[found.reliable]
     values["known mechanisms, reliable/error"] = float(error.square().mean().sqrt())
+    expected = held.expected_error(problem.sigma)
+    errors = torch.tensor(measured.series["errors"])
+    values["known mechanisms, expected/error"] = float(expected.square().mean().sqrt())
+    values["known mechanisms, expected/typical error"] = float(expected.median())
+    sure = expected < _SURE
+    values["known mechanisms, sure/error"] = float(errors[sure].square().mean().sqrt())
+    values["known mechanisms, sure/share"] = float(sure.double().mean())
+    values["known mechanisms, light known/error"] = _error_with_known_light(engine, problem, seed)
+    measured.series["expected errors"] = expected.tolist()
     values["coverage of pixels"] = coverage(held.flux, problem.flux)
     values["coverage of pixels, off 0.9"] = abs(values["coverage of pixels"] - 0.9)
     scalars = [name for name in found.values if name != _STATE]
@@ -398,6 +417,28 @@ def _measure_known(
         ):
             series[f"example {k}/{name}"] = [round(x, 5) for x in flux[k].tolist()]
     return measured
+
+
+def _error_with_known_light(engine: SpectralEngine, problem: SpectralProblem, seed: int) -> float:
+    """Error if a spectrum without noise had shown all that light depends on.
+
+    The answer also depends on what no light shows, such as gas and size, which dust follows.
+    """
+    truth = problem.data.values
+    count = len(problem.flux)
+    light = {name: truth[name].repeat(DRAWS) for name in PARAMETERS}
+    values = {n: v.reshape(DRAWS, count) for n, v in complete(light, seed=seed).items()}
+    known = SpectralPosterior(
+        values=values,
+        amplitudes=torch.zeros(DRAWS, count, engine.decoder.modes, dtype=torch.float64),
+        residual=torch.zeros_like(problem.flux),
+        effective_draws=torch.full((count,), float(DRAWS), dtype=torch.float64),
+        chi_square=torch.ones(count, dtype=torch.float64),
+        reliable=torch.ones(count, dtype=torch.bool),
+    )
+    answer = engine.counterfactual(known, [DOUBLED], seed=seed, hold_state=True)
+    error = pixel_error(answer.median, problem.flux, problem.sigma)
+    return float(error.square().mean().sqrt())
 
 
 def _measure_departure(network: AmortisedPosterior, name: str, seed: int) -> Measured:
@@ -545,8 +586,11 @@ def _emit_errors(emit: Emit, ours: dict[str, list[float]], peers: dict[str, list
     for name in _PEERED:
         unit, goal = _GOALS[name]
         mine, spread = mean_and_spread(ours[name])
+        side, _, kind = name.partition("/")
+        expected = ours.get(f"{side}, expected/{kind}")
+        floor = fmean(expected) if expected else None
         for peer in SPECTRAL_PEERS:
-            samples = peers[f"{peer}/{name.partition('/')[2]}"]
+            samples = peers[f"{peer}/{kind}"]
             theirs, peer_spread = mean_and_spread(samples)
             emit(
                 Row(
@@ -559,6 +603,8 @@ def _emit_errors(emit: Emit, ours: dict[str, list[float]], peers: dict[str, list
                     spread,
                     peer,
                     version,
+                    floor=floor,
+                    fraction_of_floor=None if floor is None else floor / mine,
                     peer_n=len(samples),
                     peer_spread=peer_spread,
                     goal=goal,

@@ -16,12 +16,13 @@ from acie_pipelines.causal.interventions import Intervention
 from acie_pipelines.causal.scm import StructuralCausalModel
 from acie_pipelines.errors import ModelError
 from acie_pipelines.models.decoder import SpectralDecoder
+from acie_pipelines.models.importance import LARGEST_SHAPE, exact_draws
 from acie_pipelines.models.latents import LATENTS, galaxies
+from acie_pipelines.models.mode_search import find_mode, largest_chi_square
 from acie_pipelines.models.outliers import exogenous_residual
-from acie_pipelines.models.parameters import PARAMETERS, constrain, unconstrain
+from acie_pipelines.models.parameters import constrain, unconstrain
 from acie_pipelines.models.posterior import AmortisedPosterior
-from acie_pipelines.models.redshift import align_redshift
-from acie_pipelines.models.refinement import LaplacePosterior, chi_square, refine
+from acie_pipelines.models.refinement import LaplacePosterior, refine
 from acie_pipelines.models.unseen import complete
 from acie_pipelines.simulation.cosmology import age_of_universe_gyr
 from acie_pipelines.simulation.galaxy import QUENCHED, STAR_FORMING, GalaxySCM
@@ -38,12 +39,7 @@ __all__ = [
 
 _STATE: Final = "star_formation_state"
 _LARGEST_AGE_SHARE: Final = 0.99
-_PROPOSALS_PER_DRAW: Final = 4
 _LEAST_EFFECTIVE_DRAWS: Final = 20.0
-# Of a fit per pixel: the standard deviation is 0.045 with a thousand pixels.
-_LARGEST_CHI_SQUARE: Final = 1.3
-_RESTARTS: Final = 8
-_SAME_FIT: Final = 0.01
 
 
 class Mechanisms(Protocol):
@@ -175,6 +171,21 @@ class CounterfactualSpectra:
         """
         return self.flux.median(dim=0).values
 
+    def expected_error(self, sigma: Tensor) -> Tensor:
+        """Error of the median that the draws themselves expect, shape ``(n,)``.
+
+        It is what the spectrum leaves open about the galaxy, and of a good posterior the least that
+        any method can err by; root mean square over draws and pixels.
+
+        Parameters
+        ----------
+        sigma
+            Unit: the noise of each pixel, shape ``(n, pixels)``.
+        """
+        away = (self.flux - self.median) / sigma
+        expected: Tensor = away.square().mean(dim=(0, 2)).sqrt()
+        return expected
+
     def interval(self, share: float) -> tuple[Tensor, Tensor]:
         """Central interval of each pixel, shapes ``(n, pixels)``.
 
@@ -266,39 +277,22 @@ class SpectralEngine:
     def fit(
         self, flux: Tensor, ivar: Tensor, *, seed: int, redshift: Tensor | None = None
     ) -> LaplacePosterior:
-        """Refine the network's centre; where that fits badly, its draws too, and keep the best.
+        """Find the mode; see `acie_pipelines.models.mode_search.find_mode`.
 
         Parameters
         ----------
         flux, ivar, seed, redshift
             See `abduct`.
         """
-        steps = self.refinement_steps
-        start = self._start(flux, ivar, self.posterior.centre(flux, ivar), redshift)
-        fit = refine(self.decoder, flux, ivar, start, steps=steps)
-        searching = torch.ones(len(flux), dtype=torch.bool)
-        for starts in self.posterior.sample(flux, ivar, _RESTARTS, seed=seed):
-            poor = torch.nonzero(searching & (fit.chi_square > _LARGEST_CHI_SQUARE))[:, 0]
-            if not poor.numel():
-                break
-            known = None if redshift is None else redshift[poor]
-            start = self._start(flux[poor], ivar[poor], starts[poor], known)
-            other = refine(self.decoder, flux[poor], ivar[poor], start, steps=steps)
-            if redshift is not None:
-                # What is found twice is the mode: a misfit that no other start will mend.
-                again = (other.chi_square / fit.chi_square[poor] - 1).abs() < _SAME_FIT
-                searching[poor[again]] = False
-            better = torch.nonzero(other.chi_square < fit.chi_square[poor])[:, 0]
-            fit = fit.replaced(poor[better], other.rows(better))
-        return fit
-
-    def _start(self, flux: Tensor, ivar: Tensor, guess: Tensor, redshift: Tensor | None) -> Tensor:
-        """Move a guess to the known redshift, or to that by cross-correlation."""
-        if redshift is None:
-            return align_redshift(self.decoder, flux, ivar, guess)
-        values = constrain(guess)
-        values["redshift"] = redshift.to(torch.float64)
-        return unconstrain(values)
+        return find_mode(
+            self.posterior,
+            self.decoder,
+            flux,
+            ivar,
+            steps=self.refinement_steps,
+            seed=seed,
+            redshift=redshift,
+        )
 
     def _amortised(self, flux: Tensor, ivar: Tensor, draws: int, seed: int) -> SpectralPosterior:
         parameters = self.posterior.sample(flux, ivar, draws, seed=seed)
@@ -328,37 +322,19 @@ class SpectralEngine:
         draws: int,
         seed: int,
     ) -> SpectralPosterior:
-        proposals, count = _PROPOSALS_PER_DRAW * draws, len(flux)
-        coordinates, state, amplitudes = fit.sample(proposals, seed=seed)
-        values, log_prior = galaxies(coordinates.reshape(-1, len(LATENTS)), state.flatten())
+        found = exact_draws(self.decoder, flux, ivar, fit, draws, seed=seed)
+        flat, _ = galaxies(found.coordinates.reshape(-1, len(LATENTS)), found.state.flatten())
         generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(proposals * count, generator=generator, dtype=torch.float64)
-        values["black_hole_mass"] = CONTINUOUS["black_hole_mass"].value(noise, values)
-        light = coordinates[..., : len(PARAMETERS)]
-        misfit = torch.stack(
-            [
-                chi_square(self.decoder, flux, ivar, light[k], amplitudes[k])
-                + amplitudes[k].square().sum(dim=1)
-                for k in range(proposals)
-            ]
-        )
-        target = log_prior.reshape(proposals, count) - 0.5 * misfit
-        ratio = target - fit.log_prob(coordinates, state, amplitudes)
-        # Outside the support of a mechanism, such as an age above that of the universe.
-        ratio = ratio.nan_to_num(nan=-torch.inf)
-        log_weight = torch.log_softmax(ratio, dim=0)
-        effective = 1 / torch.exp(2 * log_weight).sum(dim=0)
-        trusted = effective >= _LEAST_EFFECTIVE_DRAWS
-        chosen = _systematic(torch.exp(log_weight), draws, generator)
-        shaped = {name: v.reshape(proposals, count).gather(0, chosen) for name, v in values.items()}
-        wide = chosen[..., None].expand(-1, -1, amplitudes.shape[2])
+        noise = torch.randn(found.state.numel(), generator=generator, dtype=torch.float64)
+        flat["black_hole_mass"] = CONTINUOUS["black_hole_mass"].value(noise, flat)
+        trusted = (found.effective >= _LEAST_EFFECTIVE_DRAWS) & (found.shape <= LARGEST_SHAPE)
         return SpectralPosterior(
-            values=shaped,
-            amplitudes=amplitudes.gather(0, wide),
+            values={name: column.reshape(found.state.shape) for name, column in flat.items()},
+            amplitudes=found.amplitudes,
             residual=residual,
-            effective_draws=effective,
+            effective_draws=found.effective,
             chi_square=fit.chi_square,
-            reliable=trusted & (fit.chi_square < _LARGEST_CHI_SQUARE),
+            reliable=trusted & (fit.chi_square < largest_chi_square(ivar)),
         )
 
     @torch.no_grad()
@@ -425,12 +401,3 @@ class SpectralEngine:
         amplitudes = posterior.amplitudes.reshape(len(flat[_STATE]), -1)
         flux = self.decoder.render(unconstrain(flat), amplitudes)
         return flux.reshape(*shape, -1) * (1 + posterior.residual)
-
-
-def _systematic(weights: Tensor, draws: int, generator: torch.Generator) -> Tensor:
-    """Resample each column as often as its weights say; rows of ``weights``, ``(draws, n)``."""
-    start = torch.rand(1, weights.shape[1], generator=generator, dtype=weights.dtype)
-    points = (torch.arange(draws, dtype=weights.dtype)[:, None] + start) / draws
-    cumulative = weights.cumsum(dim=0).T.contiguous()
-    chosen = torch.searchsorted(cumulative, points.T.contiguous())
-    return chosen.clamp_max(len(weights) - 1).T

@@ -22,6 +22,7 @@ from acie_pipelines.causal.interventions import Intervention
 from acie_pipelines.causal.queries import parse_interventions
 from acie_pipelines.errors import ConfigurationError, ObservationError
 from acie_pipelines.models.counterfactual import SpectralEngine, SpectralPosterior
+from acie_pipelines.models.mode_search import largest_chi_square
 from acie_pipelines.models.parameters import PARAMETERS
 from acie_pipelines.models.spectral_laws import law_residuals
 from acie_pipelines.models.support import LEAST_SUPPORT, intervene
@@ -40,6 +41,8 @@ TOLERANCE: Final = 0.05
 _SHARE: Final = 0.9
 _FEWEST_DRAWS: Final = 20
 _LARGEST_CHI_SQUARE: Final = 1.3
+# A confidence below this means that different galaxies explain the spectrum.
+_OPEN: Final = 0.8
 _LEAST_SEEN: Final = 0.5
 _FAR: Final = 1e6
 
@@ -263,6 +266,12 @@ def answer(
     before = {name: values[:, 0] for name, values in posterior.values.items()}
     after = {name: values[:, 0] for name, values in found.values.items()}
     counterfactual = Band.of(changed)
+    confidence = _confidence(changed)
+    if confidence < _OPEN:
+        warnings.append(
+            f"the spectrum leaves the answer open: only {confidence:.0%} of what its galaxy may "
+            f"have been is within {TOLERANCE:.0%} of the median; look at the intervals"
+        )
     return CounterfactualResult(
         observation=spectrum.name,
         survey=spectrum.survey,
@@ -280,7 +289,7 @@ def answer(
         laws=_laws(engine, (before, factual), (after, changed)),
         support=found.support,
         identification=tuple(spectrum_graph().identify(each.node, SPECTRUM) for each in do),
-        confidence=_confidence(changed),
+        confidence=confidence,
         chi_square=chi_square,
         effective_draws=float(posterior.effective_draws[0]),
         reliable=bool(posterior.reliable[0]) and chi_square <= _LARGEST_CHI_SQUARE,
@@ -298,7 +307,7 @@ def _abduct(
     ivar = spectrum.ivar
     posterior = engine.abduct(spectrum.flux, ivar, draws=draws, seed=seed, redshift=redshift)
     chi_square = float(posterior.chi_square[0])
-    if chi_square > _LARGEST_CHI_SQUARE:
+    if chi_square > float(largest_chi_square(ivar)[0]):
         posterior = engine.abduct(
             spectrum.flux, ivar / chi_square, draws=draws, seed=seed, redshift=redshift
         )

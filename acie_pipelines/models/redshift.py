@@ -17,13 +17,13 @@ from acie_pipelines.models.parameters import constrain, unconstrain
 __all__ = ["align_redshift"]
 
 _CONTINUUM_PIXELS: Final = 61
-_LARGEST_SHIFT: Final = 100
+_LARGEST_SHIFT: Final = 200
 _LINEAR_SIGMAS: Final = 3.0
 _LOWEST_REDSHIFT: Final = 1e-3
 
 
 def align_redshift(
-    decoder: SpectralDecoder, flux: Tensor, ivar: Tensor, parameters: Tensor
+    decoder: SpectralDecoder, flux: Tensor, ivar: Tensor, parameters: Tensor, *, peaks: int = 1
 ) -> Tensor:
     """Move the redshift of a guess to where its features coincide with those of the spectrum.
 
@@ -35,24 +35,37 @@ def align_redshift(
         Shape ``(n, pixels)``.
     parameters
         Unconstrained guess, shape ``(n, 8)``.
+    peaks
+        How many of the highest peaks of the correlation to try: with few lines in sight the highest
+        may be the wrong one.
+
+    Returns
+    -------
+    Tensor
+        A guess for each peak, the highest first, shape ``(peaks, n, 8)``.
     """
     model = decoder.render(parameters, parameters.new_zeros(len(parameters), decoder.modes))
     observed, expected = _features(flux, ivar), _features(model, ivar)
     pixels = flux.shape[1]
     size = 2 * pixels
     spectrum = torch.fft.rfft(observed, size) * torch.fft.rfft(expected, size).conj()
-    correlation = torch.fft.irfft(spectrum, size)
+    correlation = torch.fft.irfft(spectrum, size).nan_to_num(0.0, 0.0, 0.0)
     reach = _LARGEST_SHIFT
     near = torch.cat([correlation[:, -reach:], correlation[:, : reach + 1]], dim=1)
-    peak = near[:, 1:-1].argmax(dim=1, keepdim=True) + 1
-    left, top, right = (near.gather(1, peak + k)[:, 0].double() for k in (-1, 0, 1))
-    bend = (left - 2 * top + right).clamp_max(-1e-12)
-    shift = peak[:, 0] - reach + 0.5 * (left - right) / bend
-    values = constrain(parameters)
-    stretch = torch.exp(shift * decoder.preset.log_step)
-    redshift = (1 + values["redshift"]) * stretch - 1
-    values["redshift"] = redshift.clamp_min(_LOWEST_REDSHIFT)
-    return unconstrain(values)
+    inner = near[:, 1:-1]
+    summit = (inner >= near[:, :-2]) & (inner >= near[:, 2:])
+    highest = torch.where(summit, inner, inner - inner.abs().amax() - 1).topk(peaks, dim=1).indices
+    found = []
+    for peak in torch.split(highest + 1, 1, dim=1):
+        left, top, right = (near.gather(1, peak + k)[:, 0].double() for k in (-1, 0, 1))
+        bend = (left - 2 * top + right).clamp_max(-1e-12)
+        shift = peak[:, 0] - reach + (0.5 * (left - right) / bend).clamp(-1.0, 1.0)
+        values = constrain(parameters)
+        stretch = torch.exp(shift * decoder.preset.log_step)
+        redshift = (1 + values["redshift"]) * stretch - 1
+        values["redshift"] = redshift.clamp_min(_LOWEST_REDSHIFT)
+        found.append(unconstrain(values))
+    return torch.stack(found)
 
 
 def _features(flux: Tensor, ivar: Tensor) -> Tensor:

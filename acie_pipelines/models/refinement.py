@@ -1,7 +1,7 @@
 """From an amortised guess to the posterior of a galaxy's exogenous noise.
 
-Belongs here: the mode, its curvature, draws and their importance weights. Does not belong here: the
-network that guesses, the decoder, or what is done with the draws.
+Belongs here: the mode, its curvature, the mixture that they make. Does not belong here: the network
+that guesses, the decoder, or the exact posterior (`acie_pipelines.models.importance`).
 
 The spectrum is linearised about the present parameters, nuisance modes are marginalised in closed
 form, and the mode is then sought in the noise of the structural causal model, where the prior is
@@ -17,12 +17,15 @@ from torch import Tensor
 
 from acie_pipelines.models.decoder import SpectralDecoder
 from acie_pipelines.models.latents import LATENTS, light_and_prior, linearise, to_coordinates
+from acie_pipelines.models.linear_algebra import cholesky, inverse, solve
 from acie_pipelines.models.parameters import PARAMETERS
 from acie_pipelines.simulation.galaxy import QUENCHED, STAR_FORMING
 
-__all__ = ["LaplacePosterior", "chi_square", "refine"]
+__all__ = ["STATES", "LaplacePosterior", "chi_square", "refine"]
 
-_STATES: Final = (STAR_FORMING, QUENCHED)
+STATES: Final = (STAR_FORMING, QUENCHED)
+"""Star formation states, in the order of `LaplacePosterior.mean`."""
+
 _SIZE: Final = len(PARAMETERS)
 _INNER_STEPS: Final = 12
 _LARGEST_STEP: Final = 1.0
@@ -30,11 +33,19 @@ _FIRST_DAMPING: Final = 1e-2
 # A gain in log posterior that is no longer worth a step, and a damping at which none will come.
 _SETTLED: Final = 0.02
 _HOPELESS: Final = 1e6
+# A guess further out than this is none.
+_LARGEST_GUESS: Final = 50.0
+# Beyond this a number is of no use, and its square is none.
+_LARGEST: Final = 1e100
+# Degrees of freedom of the tails, which a posterior that is not normal needs.
+_FREEDOM: Final = 6
+# Share of draws of a state whatever its evidence.
+_LEAST_SHARE: Final = 0.02
 
 
 @dataclass(frozen=True)
 class LaplacePosterior:
-    """A normal approximation per star formation state.
+    """A normal approximation per star formation state, with the tails of a Student distribution.
 
     Attributes
     ----------
@@ -53,6 +64,8 @@ class LaplacePosterior:
         Lower Cholesky factor of the modes' precision, shape ``(n, modes, modes)``.
     chi_square
         Of the fit, per seen pixel, shape ``(n,)``.
+    log_posterior
+        Of the mode, up to a constant of each spectrum, shape ``(n,)``.
     """
 
     mean: Tensor
@@ -63,6 +76,7 @@ class LaplacePosterior:
     coupling: Tensor
     mode_factor: Tensor
     chi_square: Tensor
+    log_posterior: Tensor
 
     def sample(self, draws: int, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw coordinates, state and modes.
@@ -75,10 +89,12 @@ class LaplacePosterior:
         generator = torch.Generator().manual_seed(seed)
         count = self.mean.shape[1]
         quenched = torch.rand(draws, count, generator=generator, dtype=torch.float64)
-        state = (quenched < torch.exp(self.log_weight[1])).double()
+        state = (quenched < torch.exp(self._log_share()[1])).double()
         eps = torch.randn(draws, count, len(LATENTS), generator=generator, dtype=torch.float64)
+        square = torch.randn(draws, count, _FREEDOM, generator=generator, dtype=torch.float64)
+        eps = eps * torch.rsqrt(square.square().mean(dim=-1, keepdim=True))
         coordinates = torch.zeros_like(eps)
-        for k, value in enumerate(_STATES):
+        for k, value in enumerate(STATES):
             moved = self.mean[k] + _solve_upper(self.factor[k], eps)
             coordinates = torch.where((state == value)[..., None], moved, coordinates)
         modes = self.amplitudes.shape[1]
@@ -89,6 +105,11 @@ class LaplacePosterior:
             self._mode_mean(coordinates) + _solve_upper(self.mode_factor, eps),
         )
 
+    def _log_share(self) -> Tensor:
+        """Log probability with which each state is drawn, shape ``(2, n)``."""
+        share = torch.exp(self.log_weight)
+        return torch.log((1 - 2 * _LEAST_SHARE) * share + _LEAST_SHARE)
+
     def _mode_mean(self, coordinates: Tensor) -> Tensor:
         away = coordinates[..., :_SIZE] - self.parameters
         return self.amplitudes + torch.einsum("nmk,dnk->dnm", self.coupling, away)
@@ -96,10 +117,13 @@ class LaplacePosterior:
     def log_prob(self, coordinates: Tensor, state: Tensor, amplitudes: Tensor) -> Tensor:
         """Log density of draws up to a constant of each galaxy, shape ``(draws, n)``."""
         total = torch.zeros_like(state)
-        for k, value in enumerate(_STATES):
+        share = self._log_share()
+        power = 0.5 * (_FREEDOM + len(LATENTS))
+        for k, value in enumerate(STATES):
             white = torch.einsum("nji,dnj->dni", self.factor[k], coordinates - self.mean[k])
             log_det = torch.diagonal(self.factor[k], dim1=-2, dim2=-1).log().sum(-1)
-            density = self.log_weight[k] + log_det - 0.5 * white.square().sum(-1)
+            density = share[k] + log_det
+            density = density - power * torch.log1p(white.square().sum(-1) / _FREEDOM)
             total = torch.where(state == value, density, total)
         white = torch.einsum(
             "nji,dnj->dni", self.mode_factor, amplitudes - self._mode_mean(coordinates)
@@ -163,17 +187,21 @@ def _quadratic(
     weighted = (derivative * ivar[:, None]).double()
     hessian = weighted @ derivative.double().mT
     slope = (weighted @ (flux - model).double()[..., None]).squeeze(-1)
+    # A guess whose spectrum is no number says nothing: the prior decides where to go from there.
+    known = (hessian.abs() < _LARGEST).all(dim=2).all(dim=1) & (slope.abs() < _LARGEST).all(dim=1)
+    hessian = torch.where(known[:, None, None], hessian, 0.0)
+    slope = torch.where(known[:, None], slope, 0.0)
     light, modes = slice(None, _SIZE), slice(_SIZE, None)
     inner = hessian[:, modes, modes] + torch.eye(decoder.modes, dtype=torch.float64)
     inner_slope = slope[:, modes] - amplitudes
-    coupling = -torch.linalg.solve(inner, hessian[:, modes, light])
-    shift = torch.linalg.solve(inner, inner_slope)
+    coupling = -solve(inner, hessian[:, modes, light])
+    shift = solve(inner, inner_slope[..., None]).squeeze(-1)
     return _Quadratic(
         precision=hessian[:, light, light] + hessian[:, light, modes] @ coupling,
         gradient=slope[:, light] - (hessian[:, light, modes] @ shift[..., None]).squeeze(-1),
         coupling=coupling,
         shift=shift,
-        mode_factor=torch.linalg.cholesky(inner),
+        mode_factor=cholesky(inner),
     )
 
 
@@ -208,7 +236,7 @@ def _inner_mode(
         slope = noise + (light.mT @ pull[..., None]).squeeze(-1) - derivative[:, _SIZE]
         curvature = identity + light.mT @ precision @ light
         extra = torch.diag_embed(torch.diagonal(curvature, dim1=-2, dim2=-1) * trust[:, None])
-        step = -torch.linalg.solve(curvature + extra, slope)
+        step = -solve(curvature + extra, slope[..., None]).squeeze(-1)
         trial = noise + step.clamp(-_LARGEST_STEP, _LARGEST_STEP)
         tried, tried_derivative = linearise(trial, state)
         value = cost(tried, trial, precision)
@@ -239,10 +267,13 @@ class _Fit:
     ) -> "_Fit":
         count = len(parameters)
         amplitudes = parameters.new_zeros(count, decoder.modes)
+        typical = light_and_prior(parameters.new_zeros(1, len(LATENTS)), STAR_FORMING)[:, :_SIZE]
+        known = (parameters.abs() < _LARGEST_GUESS).all(dim=1, keepdim=True)
+        parameters = torch.where(known, parameters, typical)
         return cls(
             parameters,
             amplitudes,
-            parameters.new_zeros(len(_STATES), count, len(LATENTS)),
+            parameters.new_zeros(len(STATES), count, len(LATENTS)),
             torch.full_like(parameters[:, 0], _FIRST_DAMPING),
             torch.full_like(parameters[:, 0], torch.inf),
         )
@@ -268,7 +299,7 @@ class _Fit:
         quadratic = _quadratic(decoder, flux, ivar, self.parameters, self.amplitudes)
         modes = [
             _inner_mode(state, self.noise[k], self.parameters, quadratic, self.damping)
-            for k, state in enumerate(_STATES)
+            for k, state in enumerate(STATES)
         ]
         quenched = modes[1][2] < modes[0][2]
         light = torch.where(quenched[:, None], modes[1][3], modes[0][3])
@@ -330,14 +361,15 @@ def refine(
     parameters, amplitudes, noise = fit.parameters, fit.amplitudes, fit.noise
     none = torch.zeros_like(fit.damping)
     last = [
-        _inner_mode(state, noise[k], parameters, quadratic, none) for k, state in enumerate(_STATES)
+        _inner_mode(state, noise[k], parameters, quadratic, none) for k, state in enumerate(STATES)
     ]
-    placed = [to_coordinates(last[k][0], state) for k, state in enumerate(_STATES)]
+    placed = [to_coordinates(last[k][0], state) for k, state in enumerate(STATES)]
     factor = torch.stack(
         [_factor(mode[1], turn) for mode, (_, turn) in zip(last, placed, strict=True)]
     )
-    log_det = torch.stack([torch.linalg.slogdet(m[1]).logabsdet for m in last])
-    log_weight = torch.log_softmax(torch.stack([-m[2] for m in last]) - 0.5 * log_det, dim=0)
+    half_log_det = [cholesky(m[1]).diagonal(dim1=-2, dim2=-1).log().sum(-1) for m in last]
+    evidence = torch.stack([-m[2] - half for m, half in zip(last, half_log_det, strict=True)])
+    log_weight = torch.log_softmax(evidence.nan_to_num(nan=-_LARGEST, neginf=-_LARGEST), dim=0)
     seen = (ivar > 0).sum(dim=1).clamp_min(1)
     return LaplacePosterior(
         mean=torch.stack([place for place, _ in placed]),
@@ -348,11 +380,11 @@ def refine(
         coupling=quadratic.coupling,
         mode_factor=quadratic.mode_factor,
         chi_square=chi_square(decoder, flux, ivar, parameters, amplitudes) / seen,
+        log_posterior=-fit.objective,
     )
 
 
 def _factor(precision: Tensor, turn: Tensor) -> Tensor:
     """Cholesky factor of the precision in coordinates that are ``turn`` times the noise."""
-    back = torch.linalg.inv(turn)
-    factor: Tensor = torch.linalg.cholesky(back.mT @ precision @ back)
-    return factor
+    back = inverse(turn)
+    return cholesky(back.mT @ precision @ back)

@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 from acie_pipelines.models.decoder import SpectralDecoder
+from acie_pipelines.models.importance import exact_draws
 from acie_pipelines.models.latents import (
     LATENTS,
     galaxies,
@@ -132,6 +133,23 @@ def test_redshift_is_found_from_seventy_pixels_away(sky: SimulatedSpectra) -> No
         wrong = (1 + truth) * math.exp(pixels * decoder.preset.log_step) - 1
         guess[:, 0] = torch.log(wrong.clamp_min(1e-3))
         reached = constrain(guess)["redshift"] == wrong
-        found = constrain(align_redshift(decoder, sky.flux, sky.ivar, guess))["redshift"]
+        found = constrain(align_redshift(decoder, sky.flux, sky.ivar, guess)[0])["redshift"]
         away = torch.log1p(found) - torch.log1p(truth)
         assert (away[reached].abs() < 0.6 * decoder.preset.log_step).double().mean() > 0.9
+
+
+def test_no_start_and_no_spectrum_raises(sky: SimulatedSpectra) -> None:
+    decoder = SpectralDecoder(modes=2, mode_rms=0.05)
+    truth = unconstrain(sky.values)
+    starts = truth.clone()
+    for row, column in enumerate(range(8)):
+        starts[row, column] += 30.0 if row % 2 else -30.0
+    starts[8], starts[9], starts[10] = torch.nan, torch.inf, -40.0
+    flux, ivar = sky.flux.clone(), sky.ivar.clone()
+    ivar[11] = 0  # nothing seen
+    fit = refine(decoder, flux, ivar, starts, steps=12)
+    found = exact_draws(decoder, flux, ivar, fit, 8, seed=0)
+    for each in (fit.mean, fit.factor, fit.log_weight, fit.amplitudes, found.coordinates):
+        assert each.isfinite().all()
+    again = refine(decoder, flux[:8], ivar[:8], starts[:8], steps=60)
+    assert (again.chi_square < 1.2).double().mean() > 0.3
