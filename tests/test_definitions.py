@@ -18,6 +18,21 @@ HEAVY = {"astropy", "kubernetes", "matplotlib", "mlflow", "pandas", "phe", "scip
 SNAPSHOT = Path(__file__).parent / "definitions_snapshot.json"
 
 
+def checks_of(spec: dg.AssetSpec, assets_def: dg.AssetsDefinition | None) -> dict[str, str]:
+    """Checks in the asset's own step, and those that are steps of their own."""
+    own = [] if assets_def is None else [(check, "") for check in assets_def.check_specs]
+    apart = [
+        (check, " in a step of its own")
+        for checks_def in definitions.defs.asset_checks or ()
+        for check in checks_def.check_specs
+    ]
+    return {
+        check.name: ("blocking" if check.blocking else "warning") + where
+        for check, where in sorted(own + apart, key=lambda pair: pair[0].name)
+        if check.asset_key == spec.key
+    }
+
+
 def describe(spec: dg.AssetSpec, assets_def: dg.AssetsDefinition | None) -> dict[str, object]:
     automation = spec.automation_condition
     ops = [] if assets_def is None else list(assets_def.node_def.iterate_op_defs())
@@ -35,13 +50,7 @@ def describe(spec: dg.AssetSpec, assets_def: dg.AssetsDefinition | None) -> dict
         "automation": automation.get_label() if automation is not None else None,
         "retries": min(retries, default=0),
         "freshness": str(spec.freshness_policy) if spec.freshness_policy is not None else None,
-        "checks": {
-            check.name: "blocking" if check.blocking else "warning"
-            for check in sorted(assets_def.check_specs, key=lambda c: c.name)
-            if check.asset_key == spec.key
-        }
-        if assets_def is not None
-        else {},
+        "checks": checks_of(spec, assets_def),
     }
 
 
