@@ -17,6 +17,7 @@ from torch import Tensor
 from acie_pipelines.errors import ModelError
 from acie_pipelines.models.counterfactual import SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
+from acie_pipelines.models.importance import exact_draws
 from acie_pipelines.models.parameters import constrain
 from acie_pipelines.models.query import GridSpectrum
 from acie_pipelines.models.refinement import LaplacePosterior, refine
@@ -58,7 +59,7 @@ class HeldOutFit:
         Chi-square per pixel of the physics with smooth modes, and with the residual too.
     coverage
         Share of pixels hidden from the fit that lie in their 90 % predictive intervals, noise
-        included.
+        included, which is scaled to the chi-square of the pixels that were not hidden.
     worst
         Rest wavelengths [Angstrom] where windows of 100 Angstrom with the largest chi-square per
         pixel start, and those values.
@@ -223,13 +224,20 @@ def learn_residual(
 def _hidden_coverage(
     decoder: SpectralDecoder, flux: Tensor, ivar: Tensor, fit: LaplacePosterior, seed: int
 ) -> Tensor:
-    """Coverage of every fifth block of pixels by a fit that has not seen them, shape ``(n,)``."""
+    """Coverage of every fifth block of pixels by a fit that has not seen them, shape ``(n,)``.
+
+    As in an answer, noise is larger by the square root of a chi-square above one, here of the
+    pixels that the fit has seen.
+    """
     block = torch.arange(flux.shape[1]) // _HIDDEN_BLOCK
     hidden = (block % _FOLDS == seed % _FOLDS).expand_as(flux) & (ivar > 0)
     blind = refine(decoder, flux, ivar * ~hidden, fit.parameters, steps=_STEPS)
-    coordinates, _, amplitudes = blind.sample(_DRAWS, seed=seed)
-    light = coordinates[..., : blind.parameters.shape[1]]
-    drawn = torch.stack([decoder.render(p, a) for p, a in zip(light, amplitudes, strict=True)])
+    ivar = ivar / blind.chi_square.clamp_min(1.0)[:, None].to(ivar.dtype)
+    blind = refine(decoder, flux, ivar * ~hidden, blind.parameters, steps=_STEPS)
+    found = exact_draws(decoder, flux, ivar * ~hidden, blind, _DRAWS, seed=seed)
+    light = found.coordinates[..., : blind.parameters.shape[1]]
+    pairs = zip(light, found.amplitudes, strict=True)
+    drawn = torch.stack([decoder.render(p, a) for p, a in pairs])
     generator = torch.Generator().manual_seed(seed)
     sigma = ivar.clamp_min(1e-30).rsqrt()
     drawn = drawn + sigma * torch.randn(drawn.shape, generator=generator)
