@@ -3,10 +3,9 @@
 Belongs here: the optimiser loop, early stopping and its complete state.
 Does not belong here: where rows come from, where checkpoints go, tracking.
 
-The joint likelihood is a product over nodes, so every mechanism stops by itself; the fit ends when
-all have stopped. Networks follow Adam, are stopped by their own validation loss and keep their own
-best weights. Kernel mechanisms, which have a prior, take one natural-gradient step per epoch until
-they have converged.
+The joint likelihood is a product over nodes, so every mechanism is stopped by its own validation
+loss and keeps its own best weights; the fit ends when all have stopped. Networks follow Adam;
+kernel mechanisms take one natural-gradient step per epoch.
 """
 
 import math
@@ -71,7 +70,7 @@ class FitConfig:
     max_epochs
         Upper limit.
     patience
-        Epochs without improvement after which the mechanism of a network stops.
+        Epochs without improvement after which a mechanism stops.
     """
 
     seed: int = 0
@@ -174,11 +173,8 @@ class Fitter:
         return tuple(
             name
             for name in self._nodes
-            if (
-                not self._newton[name].converged
-                if name in self._newton
-                else epoch - self._best_epoch[name] < self.config.patience
-            )
+            if epoch - self._best_epoch[name] < self.config.patience
+            and not (name in self._newton and self._newton[name].converged)
         )
 
     @property
@@ -259,9 +255,7 @@ class Fitter:
     def _keep_best(self, losses: EpochLosses) -> None:
         state = self.model.state_dict()
         for name, loss in losses.validation.items():
-            # A prior keeps kernel mechanisms from following noise: validation rows, noisy
-            # themselves, would only stop them before their optimum.
-            if name in self._newton or loss < self._best[name]:
+            if loss < self._best[name]:
                 self._best[name], self._best_epoch[name] = loss, losses.epoch
                 for key, value in state.items():
                     if key.startswith(f"mechanisms.{name}."):

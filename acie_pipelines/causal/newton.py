@@ -35,7 +35,6 @@ _PRIOR_AFTER: Final = 3
 # Gains in total log-likelihood below which a step is small; so many in a row end the fit.
 _SMALL_GAIN: Final = 0.3
 _SMALL_GAINS: Final = 2
-_FREE_DAMPING: Final = 0.1
 _LOG_SQRT_2PI: Final = 0.9189385332046727
 
 
@@ -132,9 +131,7 @@ class NewtonTrainer:
             self._set(start + step)
             gain = -torch.inf if failed else float(self._objective(blocks) - best)
             if gain > 0:
-                # A step that was held back says nothing about what is left to gain.
-                free = self._damping <= _FREE_DAMPING
-                self._small_gains = self._small_gains + 1 if free and gain < _SMALL_GAIN else 0
+                self._small_gains = self._small_gains + 1 if gain < _SMALL_GAIN else 0
                 self._damping = max(self._damping / 4.0, 1e-6)
                 break
             self._damping = min(self._damping * 4.0, 1e9)
