@@ -22,6 +22,10 @@ __all__ = ["verify_everything", "verify_model", "verify_observation"]
 Report = Callable[[Manifest], None]
 
 _DERIVED_KINDS = ("tiles", "mosaic", "ciphertexts", "encrypted_statistics", "archive")
+# One dataset for each plane of an observation.
+_PLANE_KINDS = ("encrypted_windows", "encrypted_features", "encrypted_difference")
+# Made from several observations, under keys of their own.
+_JOINT_KINDS = ("encrypted_coadd",)
 
 
 def verify_observation(
@@ -55,6 +59,12 @@ def verify_observation(
             current_manifest(store, kind, key)
             for kind in _DERIVED_KINDS
             if store.exists(f"{kind}/{key}/current.json")
+        ),
+        *(
+            current_manifest(store, kind, f"{key}/{plane}")
+            for kind in _PLANE_KINDS
+            for plane in store.names(f"{kind}/{key}")
+            if store.exists(f"{kind}/{key}/{plane}/current.json")
         ),
     ]
     count = verify_chain(store, *current, report=report)
@@ -97,7 +107,7 @@ def verify_everything(store: Store, report: Report, *, newest: Report | None = N
     """Verify every observation in the store; parameters are those of `verify_observation`.
 
     A refused or interrupted one leaves no dataset behind. One that has lost its own while something
-    made from it is still there does not pass.
+    made from it is still there does not pass. What was made from several observations follows.
     """
     keys = {
         key
@@ -105,4 +115,22 @@ def verify_everything(store: Store, report: Report, *, newest: Report | None = N
         for key in store.names(kind)
         if store.exists(f"{kind}/{key}/current.json")
     }
-    return sum(verify_observation(store, key, report, newest=newest) for key in sorted(keys))
+    count = sum(verify_observation(store, key, report, newest=newest) for key in sorted(keys))
+    joint = [
+        current_manifest(store, kind, key)
+        for kind in _JOINT_KINDS
+        for key in store.names(kind)
+        if store.exists(f"{kind}/{key}/current.json")
+    ]
+    return count + sum(_verify_alone(store, manifest, report) for manifest in joint)
+
+
+def _verify_alone(store: Store, manifest: Manifest, report: Report) -> int:
+    """Verify a dataset whose inputs are verified, and reported, already."""
+    verify_chain(
+        store,
+        manifest,
+        kinds=_JOINT_KINDS,
+        report=lambda found: report(found) if found is manifest else None,
+    )
+    return 1

@@ -17,7 +17,7 @@ from acie_pipelines.provenance import current_manifest
 from acie_pipelines.settings import Settings
 from acie_pipelines.storage import Store
 from acie_pipelines.tiling.writer import write_tiles
-from acie_pipelines.verification import verify_observation
+from acie_pipelines.verification import verify_everything, verify_observation
 
 Acie = Callable[..., tuple[int, str, str]]
 SHAPE = (30, 50)
@@ -84,6 +84,9 @@ def test_a_reference_is_subtracted_by_whoever_cannot_decrypt(acie: Acie, field: 
     assert run(acie, *command[:3], name, *command[4:]) == made
     assert len(field.store.names(made)) == 2, "one generation and its pointer"
     assert verify_observation(field.store, name, lambda manifest: None) == 2
+    walked: list[str] = []
+    verify_observation(field.store, key, lambda manifest: walked.append(manifest.kind))
+    assert "encrypted_difference" in walked
     field.show_vault()
     run(acie, "decrypt", made, "--out", out)
     with fits.open(out) as opened:
@@ -114,6 +117,9 @@ def test_epochs_are_added_up_exactly(acie: Acie, field: Field) -> None:
         expected = sum(weight * pixels for weight, pixels in zip(weights, epochs, strict=True))
         assert (opened["SUM"].data == expected).all()
         assert (opened["WEIGHT"].data == sum(weights)).all()
+    walked: list[str] = []
+    verify_everything(field.store, lambda manifest: walked.append(manifest.kind))
+    assert walked.count("encrypted_coadd") == 1
     # A single observation can be read as well, exactly.
     single = ("secure", "decrypt", f"ciphertexts/{keys[0]}", "--out", out)
     code, _, err = acie(*single)
