@@ -28,6 +28,8 @@ _SUSPICIOUS: Final = 1.0
 _UNEXPLAINED: Final = 4.0
 _PEAKS: Final = 8
 _RESTARTS: Final = 8
+# Spectra, counted with their starts, in one refinement.
+_TOGETHER: Final = 256
 # Difference in log posterior of two searches that ended in one mode.
 _SAME_MODE: Final = 0.5
 
@@ -36,15 +38,38 @@ _SAME_MODE: Final = 0.5
 class _HardSpectra:
     """Spectra that were fitted badly, and the best that has been found since."""
 
+    decoder: SpectralDecoder
     flux: Tensor
     ivar: Tensor
     best: LaplacePosterior
+    steps: int
 
-    def improve(self, other: LaplacePosterior, rows: Tensor | None = None) -> None:
-        """Take what fits better; ``rows`` are those of the other fit, all if left out."""
-        rows = torch.arange(len(self.flux)) if rows is None else rows
-        better = torch.nonzero(other.log_posterior > self.best.log_posterior[rows])[:, 0]
-        self.best = self.best.replaced(rows[better], other.rows(better))
+    def search(self, starts: Tensor, rows: Tensor) -> Tensor:
+        """Refine some of them from several starts and keep what is better.
+
+        Parameters
+        ----------
+        starts
+            Shape ``(starts, rows, 8)``.
+        rows
+            Numbers of the spectra.
+
+        Returns
+        -------
+        Tensor
+            Whether a start ended where an earlier one had, shape ``(rows,)``.
+        """
+        count = len(starts)
+        flux, ivar = (each[rows].repeat(count, 1) for each in (self.flux, self.ivar))
+        found = refine(self.decoder, flux, ivar, starts.flatten(0, 1), steps=self.steps)
+        again = torch.zeros(len(rows), dtype=torch.bool)
+        for numbers in torch.arange(count * len(rows)).view(count, -1):
+            other = found.rows(numbers)
+            away = other.log_posterior - self.best.log_posterior[rows]
+            again |= away.abs() < _SAME_MODE
+            better = torch.nonzero(away > 0)[:, 0]
+            self.best = self.best.replaced(rows[better], other.rows(better))
+        return again
 
 
 def find_mode(
@@ -78,22 +103,25 @@ def find_mode(
     poor = torch.nonzero(~(fit.chi_square <= _likely_chi_square(ivar, _SUSPICIOUS)))[:, 0]
     if not poor.numel():
         return fit
-    hard = _HardSpectra(flux[poor], ivar[poor], fit.rows(poor))
+    hard = _HardSpectra(decoder, flux[poor], ivar[poor], fit.rows(poor), steps)
+    searching = torch.arange(len(poor))
+    # Few spectra cost as much as many: their starts are refined side by side.
+    together = max(1, _TOGETHER // len(poor))
     if redshift is None:
         others = align_redshift(
             decoder, hard.flux, hard.ivar, hard.best.parameters, peaks=1 + _PEAKS
         )
-        for start in others[1:]:
-            hard.improve(refine(decoder, hard.flux, hard.ivar, start, steps=steps))
-    searching = torch.arange(len(poor))
-    for starts in posterior.sample(hard.flux, hard.ivar, _RESTARTS, seed=seed):
-        part = (hard.flux[searching], hard.ivar[searching])
+        for starts in torch.split(others[1:], together):
+            hard.search(starts, searching)
+    draws = posterior.sample(hard.flux, hard.ivar, _RESTARTS, seed=seed)
+    # Most are found again by the first draw.
+    for part in (draws[:1], *torch.split(draws[1:], together)):
         known = None if redshift is None else redshift[poor[searching]]
-        start = _start(decoder, *part, starts[searching], known)
-        other = refine(decoder, *part, start, steps=steps)
-        away = other.log_posterior - hard.best.log_posterior[searching]
-        hard.improve(other, searching)
-        searching = searching[away.abs() >= _SAME_MODE]
+        fluxes, ivars = hard.flux[searching], hard.ivar[searching]
+        starts = torch.stack(
+            [_start(decoder, fluxes, ivars, draw, known) for draw in part[:, searching]]
+        )
+        searching = searching[~hard.search(starts, searching)]
         if not searching.numel():
             break
     return fit.replaced(poor, hard.best)
