@@ -16,7 +16,7 @@ __all__ = ["simulate"]
 
 
 def simulate(
-    out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
+    out: Annotated[Path, typer.Option(help="What to write: HDF5 (.h5) or Zarr v3 (.zarr).")],
     n: Annotated[int, typer.Option("--n", help="Number of galaxies.")] = 1000,
     preset: Annotated[str, typer.Option(help=f"Survey: {', '.join(PRESETS)}.")] = "sdss",
     seed: Annotated[int, typer.Option(help="Galaxy i depends on the seed and i alone.")] = 0,

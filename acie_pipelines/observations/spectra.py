@@ -18,6 +18,7 @@ from acie_pipelines.errors import FormatMismatchError, InvalidGeometryError, Obs
 from acie_pipelines.observations.base import Reader, decoding_errors
 from acie_pipelines.observations.model import Window
 from acie_pipelines.observations.opening import open_observation
+from acie_pipelines.simulation.container import open_container
 
 if TYPE_CHECKING:
     from acie_pipelines.observations.model import Plane
@@ -80,7 +81,7 @@ def read_spectrum(path: Path, *, row: int = 0) -> ObservedSpectrum:
     Parameters
     ----------
     path
-        FITS, or HDF5 written by ``acie simulate``.
+        FITS, or HDF5 or Zarr written by ``acie simulate``.
     row
         Which spectrum of a file with several, from 0.
 
@@ -215,20 +216,18 @@ def _desi_redshift(path: Path, row: int) -> float | None:
 
 
 def _simulated(path: Path, row: int) -> ObservedSpectrum:
-    import h5py
-
-    with (
-        decoding_errors(path, "the simulated spectra"),
-        h5py.File(path, "r", locking=False) as file,
-    ):
-        count = len(file["spectra/flux"])
+    with open_container(path) as file:
+        count = file.shape("spectra/flux")[0]
         if not 0 <= row < count:
             raise InvalidGeometryError(
                 path, f"holds {count} galaxies, row {row} was asked for", "choose another row"
             )
-        flux, ivar = (file[f"spectra/{name}"][row].astype(np.float64) for name in ("flux", "ivar"))
-        wavelength = file["wavelength"][:].astype(np.float64)
-        redshift = float(file["galaxies/redshift"][row])
+        flux, ivar = (
+            file.rows(f"spectra/{name}", row, row + 1)[0].astype(np.float64)
+            for name in ("flux", "ivar")
+        )
+        wavelength = file.rows("wavelength", 0, len(flux)).astype(np.float64)
+        redshift = float(file.rows("galaxies/redshift", row, row + 1)[0])
     bad = np.zeros(len(flux), dtype=np.bool_)
     arm = _arm(wavelength, flux, ivar, bad, 1.0)
     return ObservedSpectrum(f"{path.name}[{row}]", "simulation", (arm,), redshift)

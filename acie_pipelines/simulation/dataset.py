@@ -1,7 +1,8 @@
-"""Simulated galaxies as an HDF5 file.
+"""Simulated galaxies as an HDF5 file or a Zarr directory.
 
 Belongs here: the layout of the file, writing it as a stream, resuming after a crash.
-Does not belong here: the simulation itself.
+Does not belong here: the simulation itself, or the two containers
+(`acie_pipelines.simulation.container`).
 
 Galaxies are made in blocks, each kept as a part beside the output; a part is complete or absent.
 When all are there they are copied into one file, which is then moved into place. The block is fixed
@@ -10,15 +11,13 @@ again ends in the same bytes.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,12 +26,13 @@ from torch import Tensor
 from acie_pipelines.causal.graph import Node
 from acie_pipelines.causal.interventions import Intervention
 from acie_pipelines.errors import ConfigurationError, StorageError
+from acie_pipelines.simulation.container import check_suffix, create_container, open_container
 from acie_pipelines.simulation.galaxy import GalaxySCM, galaxy_graph
 from acie_pipelines.simulation.photometry import PHOTOMETRY_UNIT, PhotometryRenderer
 from acie_pipelines.simulation.presets import departure, preset
 from acie_pipelines.simulation.spectrum import FLUX_UNIT, LINE_FLUX_UNIT, SpectrumRenderer
 from acie_pipelines.simulation.stamps import PIXEL_SCALE_ARCSEC, StampRenderer
-from acie_pipelines.storage import atomic_writer, storage_errors
+from acie_pipelines.storage import Store, atomic_writer, storage_errors
 
 __all__ = ["SCHEMA", "Simulation", "write_dataset"]
 
@@ -128,7 +128,8 @@ def write_dataset(path: Path, simulation: Simulation, *, progress: Progress | No
     Parameters
     ----------
     path
-        Output; its parts lie in ``.<name>.parts`` beside it until it is complete.
+        Output, ``.h5`` or ``.zarr``; its parts lie in ``.<name>.parts`` beside it until it is
+        complete.
     simulation
         What to simulate.
     progress
@@ -137,19 +138,21 @@ def write_dataset(path: Path, simulation: Simulation, *, progress: Progress | No
     Raises
     ------
     ConfigurationError
-        If the file or its parts belong to another simulation.
+        If the file or its parts belong to another simulation, or its suffix says no format.
     StorageError
         If the disk is full or the path cannot be written; finished parts are intact.
     """
-    if path.exists():
-        if _request_of(path) == simulation.to_json():
-            if progress is not None:
-                progress(simulation.count, simulation.count)
-            return
-        raise ConfigurationError(
-            path, "exists and holds something else", "remove it or choose another name"
-        )
     parts = path.with_name(f".{path.name}.parts")
+    check_suffix(path)
+    if path.exists():
+        if not _holds(path, simulation):
+            raise ConfigurationError(
+                path, "exists and holds something else", "remove it or choose another name"
+            )
+        shutil.rmtree(parts, ignore_errors=True)  # of a run that ended while it removed them
+        if progress is not None:
+            progress(simulation.count, simulation.count)
+        return
     with storage_errors(parts):
         parts.mkdir(parents=True, exist_ok=True)
     _claim(parts, simulation)
@@ -185,13 +188,13 @@ def _claim(parts: Path, simulation: Simulation) -> None:
         handle.write(text.encode())
 
 
-def _request_of(path: Path) -> str:
+def _holds(path: Path, simulation: Simulation) -> bool:
     try:
-        with h5py.File(path, "r") as file:
-            return str(file.attrs.get("request", ""))
-    except OSError as error:
+        with open_container(path) as file:
+            return str(file.attributes.get("request", "")) == simulation.to_json()
+    except ConfigurationError as error:
         raise ConfigurationError(
-            path, "exists and is not readable as HDF5", "remove it or choose another name"
+            path, f"exists and {error.reason}", "remove it or choose another name"
         ) from error
 
 
@@ -246,29 +249,30 @@ class _Maker:
 
 
 def _assemble(path: Path, parts: Path, simulation: Simulation) -> None:
-    whole = parts / "assembled.h5"
+    whole = parts / f"assembled{path.suffix}"
     with storage_errors(path):
-        with h5py.File(whole, "w") as file:
-            file.attrs["schema"] = SCHEMA
-            file.attrs["request"] = simulation.to_json()
-            file.attrs["pixel_scale_arcsec"] = PIXEL_SCALE_ARCSEC
+        with create_container(whole) as file:
+            file.attributes["schema"] = SCHEMA
+            file.attributes["request"] = simulation.to_json()
+            file.attributes["pixel_scale_arcsec"] = PIXEL_SCALE_ARCSEC
             wavelength = preset(simulation.preset).wavelength_angstrom
-            _describe(
-                file.create_dataset("wavelength", data=wavelength),
-                "Angstrom",
-                "Observed wavelength in vacuum of the middle of each pixel in log wavelength",
+            file.add(
+                "wavelength",
+                wavelength,
+                unit="Angstrom",
+                description="Observed wavelength in vacuum of the middle of each pixel in log "
+                "wavelength",
             )
             for start, arrays in _parts(parts, simulation):
                 for name, values in arrays.items():
                     if start == 0:
-                        shape = (simulation.count, *values.shape[1:])
-                        _describe(
-                            file.create_dataset(name, shape, np.float32, chunks=values.shape),
-                            *_meaning(name),
+                        unit, meaning = _meaning(name)
+                        file.add(
+                            name, values, unit=unit, description=meaning, rows=simulation.count
                         )
-                    file[name][start : start + len(values)] = values
-        with whole.open("rb") as handle:
-            os.fsync(handle.fileno())
+                    else:
+                        file.write(name, start, values)
+        Store(str(parts.parent)).sync(parts.name)
         whole.replace(path)
         shutil.rmtree(parts)
 
@@ -283,11 +287,6 @@ def _parts(parts: Path, simulation: Simulation) -> Iterator[tuple[int, Arrays]]:
             raise StorageError(
                 part, f"is missing or damaged ({error})", "remove the part and run again"
             ) from error
-
-
-def _describe(dataset: Any, unit: str, description: str) -> None:
-    dataset.attrs["unit"] = unit
-    dataset.attrs["description"] = description
 
 
 def _meaning(name: str) -> tuple[str, str]:

@@ -31,6 +31,7 @@ from acie_pipelines.models.posterior_training import (
     PosteriorTraining,
 )
 from acie_pipelines.models.saved_engine import CURVES_FILE, KIND, engine_files
+from acie_pipelines.observations.identity import content_sha256
 from acie_pipelines.provenance import (
     Manifest,
     Output,
@@ -202,7 +203,7 @@ def train_counterfactual_model(
         raise ConfigurationError(
             path, "has nuisance modes that the decoder does not model", "use another preset"
         )
-    digest = _sha256(path)
+    digest = content_sha256(path)
     if data is not None and digest not in {output.sha256 for output in data.outputs}:
         raise IntegrityError(
             path, "content does not match the hash in its manifest", "simulate the galaxies again"
@@ -287,11 +288,6 @@ def read_curves(store: Store, manifest: Manifest) -> list[PosteriorEpoch]:
     """Read what each epoch of a training brought."""
     curves = json.loads(store.read_bytes(f"{manifest.prefix}/{CURVES_FILE}"))
     return [PosteriorEpoch(**epoch) for epoch in curves]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _kept_mechanisms(

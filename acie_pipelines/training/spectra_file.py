@@ -6,9 +6,8 @@ validation. Does not belong here: writing it, or what is trained.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +16,9 @@ from acie_pipelines.causal.graph import CausalGraph
 from acie_pipelines.errors import ConfigurationError, ModelError
 from acie_pipelines.models.parameters import PARAMETERS, unconstrain
 from acie_pipelines.models.posterior_training import LabelledSpectra
+from acie_pipelines.simulation.container import Container, open_container
 from acie_pipelines.simulation.dataset import SCHEMA, Simulation
+from acie_pipelines.simulation.galaxy import galaxy_graph
 
 __all__ = ["SpectraFile"]
 
@@ -38,7 +39,7 @@ class SpectraFile:
     Parameters
     ----------
     path
-        Written by `acie simulate`.
+        Written by `acie simulate`, HDF5 or Zarr.
 
     Raises
     ------
@@ -48,19 +49,16 @@ class SpectraFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            with h5py.File(path, "r") as file:
-                if file.attrs.get("schema") != SCHEMA:
-                    raise ConfigurationError(
-                        path, f"has no schema {SCHEMA}", "write it with `acie simulate`"
-                    )
-                self.request = str(file.attrs["request"])
-                self.simulation = Simulation.from_json(self.request)
-                self.count, self.pixels = file["spectra/clean_flux"].shape
-        except OSError as error:
-            raise ConfigurationError(
-                path, f"is not readable as HDF5 ({error})", "write it with `acie simulate`"
-            ) from error
+        with open_container(path) as file:
+            if file.attributes.get("schema") != SCHEMA:
+                raise ConfigurationError(
+                    path, f"has no schema {SCHEMA}", "write it with `acie simulate`"
+                )
+            self.request = str(file.attributes["request"])
+            self.simulation = Simulation.from_json(self.request)
+            self.count, self.pixels = file.shape("spectra/clean_flux")
+            columns = [f"galaxies/{name}" for name in galaxy_graph().nodes]
+            file.require([*columns, "spectra/clean_flux", "spectra/ivar"])
         if self.count < _FEWEST_ROWS:
             raise ConfigurationError(
                 path, f"holds {self.count} galaxies", f"simulate at least {_FEWEST_ROWS}"
@@ -73,13 +71,13 @@ class SpectraFile:
             )
         self.train_rows = self.count - min(self.count // _VALIDATION_SHARE, _MOST_VALIDATION_ROWS)
 
-    def _read(self, file: h5py.File, start: int, stop: int) -> LabelledSpectra:
-        rows = slice(start, stop)
+    def _read(self, file: Container, start: int, stop: int) -> LabelledSpectra:
         values = {
-            name: torch.from_numpy(file[f"galaxies/{name}"][rows]).double() for name in PARAMETERS
+            name: torch.from_numpy(file.rows(f"galaxies/{name}", start, stop)).double()
+            for name in PARAMETERS
         }
-        ivar = torch.from_numpy(file["spectra/ivar"][rows])
-        clean = torch.from_numpy(file["spectra/clean_flux"][rows])
+        ivar = torch.from_numpy(file.rows("spectra/ivar", start, stop))
+        clean = torch.from_numpy(file.rows("spectra/clean_flux", start, stop))
         found = LabelledSpectra(unconstrain(values), clean, ivar**-0.5)
         if not all(bool(each.isfinite().all()) for each in (found.parameters, clean, found.sigma)):
             raise ModelError(
@@ -89,12 +87,12 @@ class SpectraFile:
 
     def first(self, count: int) -> LabelledSpectra:
         """Give the first training galaxies."""
-        with h5py.File(self.path, "r") as file:
+        with open_container(self.path) as file:
             return self._read(file, 0, min(count, self.train_rows))
 
     def validation(self) -> LabelledSpectra:
         """Give the galaxies that no batch holds."""
-        with h5py.File(self.path, "r") as file:
+        with open_container(self.path) as file:
             return self._read(file, self.train_rows, self.count)
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[LabelledSpectra]:
@@ -103,7 +101,7 @@ class SpectraFile:
         starts = torch.arange(0, self.train_rows, block)
         starts = starts[torch.randperm(len(starts), generator=generator)]
         rest: LabelledSpectra | None = None
-        with h5py.File(self.path, "r") as file:
+        with open_container(self.path) as file:
             for first in range(0, len(starts), _SHUFFLED_BLOCKS):
                 parts = [
                     self._read(file, start, min(start + block, self.train_rows))
@@ -131,10 +129,11 @@ class SpectraFile:
         tuple[Tensor, Tensor]
             float32, shape ``(n, nodes)``.
         """
-        with h5py.File(self.path, "r") as file:
-            columns: list[Any] = [file[f"galaxies/{name}"] for name in graph.nodes]
-            train = np.stack([c[: min(rows, self.train_rows)] for c in columns], axis=1)
-            judged = np.stack([c[self.train_rows :] for c in columns], axis=1)
+        with open_container(self.path) as file:
+            names = [f"galaxies/{name}" for name in graph.nodes]
+            first = min(rows, self.train_rows)
+            train = np.stack([file.rows(n, 0, first) for n in names], axis=1)
+            judged = np.stack([file.rows(n, self.train_rows, self.count) for n in names], axis=1)
         return torch.from_numpy(train), torch.from_numpy(judged)
 
 

@@ -13,7 +13,12 @@ import pytest
 import torch
 
 from acie_pipelines.causal.interventions import Intervention
-from acie_pipelines.errors import ConfigurationError, IntegrityError, ModelError
+from acie_pipelines.errors import (
+    ConfigurationError,
+    IntegrityError,
+    ModelError,
+    UnreadableObservationError,
+)
 from acie_pipelines.models.decoder import SpectralDecoder
 from acie_pipelines.models.posterior import AmortisedPosterior, PosteriorConfig
 from acie_pipelines.models.posterior_monitor import CollapseMonitor
@@ -23,9 +28,12 @@ from acie_pipelines.models.simulated import simulate_spectra
 from acie_pipelines.provenance import Manifest, verify_chain
 from acie_pipelines.simulation.dataset import Simulation, write_dataset
 from acie_pipelines.storage import Store
-from acie_pipelines.training.counterfactual_training import train_counterfactual_model
+from acie_pipelines.training.counterfactual_training import (
+    learnable_graph,
+    train_counterfactual_model,
+)
 from acie_pipelines.training.spectra_file import SpectraFile
-from tests.small_counterfactual import CONFIG
+from tests.small_counterfactual import CONFIG, write_galaxies
 
 IMPATIENT = replace(CONFIG, checkpoint_minutes=0.0)
 
@@ -139,6 +147,72 @@ def test_a_pass_reads_every_training_galaxy_once(galaxies_file: Path) -> None:
     held = source.validation().parameters
     assert len(held) == 80
     assert not torch.isin(held[:, 1], everything[:, 1]).any()
+
+
+def test_both_containers_give_the_same_batches(galaxies_file: Path, tmp_path: Path) -> None:
+    other = write_galaxies(tmp_path / "galaxies.zarr")
+    passes = [
+        list(SpectraFile(path).batches(64, torch.Generator().manual_seed(3)))
+        for path in (galaxies_file, other)
+    ]
+    assert len(passes[0]) == 11
+    for one, two in zip(*passes, strict=True):
+        for name in ("parameters", "clean", "sigma"):
+            assert torch.equal(getattr(one, name), getattr(two, name))
+    graph = learnable_graph()
+    tables = [SpectraFile(path).table(graph, 500) for path in (galaxies_file, other)]
+    assert all(torch.equal(one, two) for one, two in zip(*tables, strict=True))
+    (other / "spectra" / "clean_flux" / "c" / "2" / "0").unlink()
+    with pytest.raises(UnreadableObservationError, match=r"clean_flux has 3 of 4 chunks"):
+        SpectraFile(other)
+
+
+STREAM = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+from acie_pipelines.evaluation.bench_tiling import peak_memory_mb
+from acie_pipelines.simulation.container import create_container
+from acie_pipelines.simulation.dataset import SCHEMA, Simulation
+from acie_pipelines.simulation.galaxy import galaxy_graph
+from acie_pipelines.training import spectra_file
+
+torch.set_num_threads(1)
+spectra_file._SHUFFLED_BLOCKS = 2
+count = 12_000
+simulation = Simulation(count, "sdss", 0)
+for suffix in ("h5", "zarr"):
+    path = Path(sys.argv[1]) / f"galaxies.{suffix}"
+    with create_container(path) as file:
+        file.attributes["schema"] = SCHEMA
+        file.attributes["request"] = simulation.to_json()
+        for name in galaxy_graph().nodes:
+            column = np.full(count, 0.5, np.float32)
+            file.add(f"galaxies/{name}", column, unit="", description="")
+        for name in ("spectra/clean_flux", "spectra/ivar"):
+            values = np.ones((simulation.block, 1000), np.float32)
+            file.add(name, values, unit="", description="", rows=count)
+            for start in range(simulation.block, count, simulation.block):
+                file.write(name, start, values[: count - start])
+    source = spectra_file.SpectraFile(path)
+    next(source.batches(64, torch.Generator()))
+    before = peak_memory_mb()
+    rows = sum(len(batch) for batch in source.batches(64, torch.Generator().manual_seed(0)))
+    assert rows == source.train_rows // 64 * 64
+    print(int(peak_memory_mb() - before))
+"""
+
+
+def test_a_stream_takes_a_fraction_of_the_memory_of_its_file(tmp_path: Path) -> None:
+    """Spectra of 96 MB, two blocks of 2 MB at a time."""
+    done = subprocess.run(
+        [sys.executable, "-c", STREAM, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    grown = [int(line) for line in done.stdout.split()]
+    assert len(grown) == 2
+    assert max(grown) < 30
 
 
 def test_files_that_cannot_be_trained_from_are_refused(tmp_path: Path) -> None:
