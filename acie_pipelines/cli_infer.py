@@ -127,6 +127,8 @@ def _show(body: dict[str, Any]) -> None:
             + "; ".join(effect["assumptions"]),
             soft_wrap=True,
         )
+    for note in body["notes"]:
+        out.print(note, soft_wrap=True, highlight=False)
     for warning in body["warnings"]:
         err.print(f"[yellow]warning:[/] {warning}", soft_wrap=True, highlight=False)
 

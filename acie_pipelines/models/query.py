@@ -6,7 +6,7 @@ or the engine (`acie_pipelines.models.counterfactual`).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -26,8 +26,9 @@ from acie_pipelines.models.mode_search import largest_chi_square
 from acie_pipelines.models.parameters import PARAMETERS
 from acie_pipelines.models.spectral_laws import law_residuals
 from acie_pipelines.models.support import LEAST_SUPPORT, intervene
-from acie_pipelines.observations.resampling import resample
-from acie_pipelines.observations.spectra import ObservedSpectrum
+from acie_pipelines.observations.line_spread import FWHM_PER_SIGMA
+from acie_pipelines.observations.resampling import resample, smoothing
+from acie_pipelines.observations.spectra import Arm, ObservedSpectrum
 from acie_pipelines.simulation.galaxy import galaxy_graph
 from acie_pipelines.simulation.mechanisms import CONTINUOUS
 from acie_pipelines.simulation.presets import Preset
@@ -80,6 +81,8 @@ class GridSpectrum:
         As of `acie_pipelines.observations.spectra.ObservedSpectrum`.
     flux, ivar
         Shape ``(1, pixels)``, float32; zero inverse variance marks a missing pixel.
+    notes
+        How it was brought there, one sentence each.
     """
 
     name: str
@@ -87,6 +90,7 @@ class GridSpectrum:
     redshift: float | None
     flux: Tensor
     ivar: Tensor
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,8 @@ class CounterfactualResult:
         Independent draws that the weighted ones are worth.
     reliable
         Whether fit and draws allow trust in the intervals.
+    notes
+        How the spectrum was prepared, one sentence each.
     warnings
         What a reader has to know, one sentence each.
     """
@@ -149,11 +155,12 @@ class CounterfactualResult:
     chi_square: float
     effective_draws: float
     reliable: bool
+    notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 def on_grid(observed: ObservedSpectrum, preset: Preset) -> GridSpectrum:
-    """Resample an observation.
+    """Resample an observation, smoothed to the model's resolution where it is sharper.
 
     Raises
     ------
@@ -169,7 +176,7 @@ def on_grid(observed: ObservedSpectrum, preset: Preset) -> GridSpectrum:
             "ask about a galaxy in that range",
         )
     edges = preset.lowest_angstrom * np.exp(np.arange(preset.pixels + 1) * preset.log_step)
-    flux, ivar = resample(observed.arms, edges)
+    flux, ivar = resample(observed.arms, edges, resolving_power=preset.resolving_power)
     seen = float((ivar > 0).mean())
     if seen < _LEAST_SEEN:
         raise ObservationError(
@@ -177,8 +184,38 @@ def on_grid(observed: ObservedSpectrum, preset: Preset) -> GridSpectrum:
             f"covers {seen:.0%} of {preset.lowest_angstrom:g}-{preset.highest_angstrom:g} Angstrom",
             "give a spectrum that covers at least half of it",
         )
-    pixels = (torch.from_numpy(each).float()[None] for each in (flux, ivar))
-    return GridSpectrum(observed.name, observed.survey, observed.redshift, *pixels)
+    return GridSpectrum(
+        observed.name,
+        observed.survey,
+        observed.redshift,
+        torch.from_numpy(flux).float()[None],
+        torch.from_numpy(ivar).float()[None],
+        _preparation(observed.arms, preset),
+    )
+
+
+def _preparation(arms: Sequence[Arm], preset: Preset) -> tuple[str, ...]:
+    """Say how samples within the model's grid were brought to its resolution."""
+    power, left_out = [], []
+    for arm in arms:
+        if arm.spread_angstrom is None:
+            continue
+        wave = arm.wavelength_angstrom
+        used = (arm.ivar > 0) & (wave > preset.lowest_angstrom) & (wave < preset.highest_angstrom)
+        power.append(wave[used] / (FWHM_PER_SIGMA * arm.spread_angstrom[used]))
+        left_out.append(np.isnan(smoothing(arm, preset.resolving_power))[used])
+    if not power:
+        return ()
+    stated = np.concatenate(power)
+    notes = [
+        f"{len(arms)} arms of resolving power {np.nanmin(stated):.0f} to {np.nanmax(stated):.0f} "
+        f"were smoothed to {preset.resolving_power:.0f}; stated errors allow for what neighbouring "
+        "pixels then share"
+    ]
+    share = float(np.concatenate(left_out).mean())
+    if share:
+        notes.append(f"{share:.1%} of the samples are coarser than the model and were left out")
+    return tuple(notes)
 
 
 def _redshift_range() -> tuple[float, float]:
@@ -293,6 +330,7 @@ def answer(
         chi_square=chi_square,
         effective_draws=float(posterior.effective_draws[0]),
         reliable=bool(posterior.reliable[0]) and chi_square <= _LARGEST_CHI_SQUARE,
+        notes=spectrum.notes,
         warnings=tuple(warnings),
     )
 

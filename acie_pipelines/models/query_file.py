@@ -120,6 +120,7 @@ def summary(result: CounterfactualResult) -> dict[str, Any]:
             {**asdict(each), "status": each.status.value, "identified": each.identified}
             for each in result.identification
         ],
+        "notes": list(result.notes),
         "warnings": list(result.warnings),
         "latent": {
             name: {

@@ -1,19 +1,24 @@
 """Spectra moved to another wavelength grid with flux and errors conserved.
 
-Belongs here: the arithmetic of overlapping pixels. Does not belong here: reading files, models.
+Belongs here: the arithmetic of overlapping pixels, smoothing included. Does not belong here:
+reading files, models.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from acie_pipelines.observations.line_spread import widening
 from acie_pipelines.observations.spectra import Arm
 
-__all__ = ["pixel_edges", "resample"]
+__all__ = ["pixel_edges", "resample", "smoothing"]
 
 _LEAST_COVER: Final = 0.5
+# Standard deviations beyond which smoothing carries no light.
+_REACH: Final = 6.0
 
 
 def pixel_edges(centres: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -37,8 +42,19 @@ def pixel_edges(centres: NDArray[np.float64]) -> NDArray[np.float64]:
     return edges
 
 
+def smoothing(arm: Arm, resolving_power: float) -> NDArray[np.float64]:
+    """Widths of Gaussians that bring an arm to a resolving power [Angstrom], shape ``(pixels,)``.
+
+    0 where the arm states no line-spread function, NaN where it is too coarse; see
+    `acie_pipelines.observations.line_spread.widening`.
+    """
+    if arm.spread_angstrom is None:
+        return np.zeros_like(arm.flux)
+    return widening(arm.wavelength_angstrom, arm.spread_angstrom, resolving_power)
+
+
 def resample(
-    arms: Sequence[Arm], edges: NDArray[np.float64]
+    arms: Sequence[Arm], edges: NDArray[np.float64], *, resolving_power: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean flux density over each new pixel, and its inverse variance.
 
@@ -48,6 +64,9 @@ def resample(
         Samples; where arms overlap they are averaged by inverse variance.
     edges
         Of the new pixels [Angstrom], rising, shape ``(pixels + 1,)``.
+    resolving_power
+        To smooth arms to that state their line-spread function. Samples that are coarser are left
+        out; see `smoothing`.
 
     Returns
     -------
@@ -57,36 +76,63 @@ def resample(
 
     Notes
     -----
-    The integral of flux over wavelength is kept, as in Carnall 2017, arXiv:1705.05165. An old pixel
-    that two new ones share correlates their errors; the new inverse variances leave that out, which
-    matters if new pixels are not much wider than old ones.
+    The integral of flux over wavelength is kept, as in Carnall 2017, arXiv:1705.05165. Smoothing,
+    and an old pixel that two new ones share, correlate the errors of neighbours. Whoever reads
+    inverse variances takes errors for independent, so the variance stated here is the sum of a
+    pixel's covariances with all: sums over several pixels have the errors that they should have,
+    and one pixel alone scatters a little less than stated.
     """
     total = np.zeros(len(edges) - 1)
     weight = np.zeros(len(edges) - 1)
     for arm in arms:
-        flux, ivar = _onto(arm, edges)
+        flux, ivar = _onto(arm, edges, smoothing(arm, resolving_power))
         total += flux * ivar
         weight += ivar
     seen = weight > 0
     return np.divide(total, weight, out=np.zeros_like(total), where=seen), weight
 
 
-def _onto(arm: Arm, edges: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _onto(
+    arm: Arm, edges: NDArray[np.float64], widths: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     old = pixel_edges(arm.wavelength_angstrom)
-    # Pieces between any two neighbouring edges belong to one old and one new pixel.
-    cuts = np.unique(np.concatenate([old, edges]))
-    middle = 0.5 * (cuts[1:] + cuts[:-1])
-    source = np.searchsorted(old, middle) - 1
-    target = np.searchsorted(edges, middle) - 1
-    inside = (source >= 0) & (source < len(arm.flux)) & (target >= 0) & (target < len(edges) - 1)
-    source, target, width = source[inside], target[inside], np.diff(cuts)[inside]
-    valid = arm.ivar[source] > 0
-    source, target, width = source[valid], target[valid], width[valid]
+    valid = (arm.ivar > 0) & np.isfinite(widths)
+    low, high, sigma = old[:-1][valid], old[1:][valid], widths[valid]
+    flux, variance = arm.flux[valid], 1 / arm.ivar[valid]
     count = len(edges) - 1
+    # New pixels that light of an old one reaches; those beyond the grid get none.
+    first = np.searchsorted(edges, low - _REACH * sigma, side="right") - 1
+    last = np.searchsorted(edges, high + _REACH * sigma)
+    reached = np.arange(1 + int((last - first).max(initial=0)))
+    at = edges[np.clip(first[:, None] + reached, 0, count)]
+    below = _share_below(at, low[:, None], high[:, None], sigma[:, None])
+    width = ((high - low)[:, None] * np.diff(below, axis=1)).clip(min=0).ravel()
+    target = np.clip(first[:, None] + reached[:-1], 0, count - 1).ravel()
+    source = np.repeat(np.arange(len(low)), len(reached) - 1)
     cover = np.bincount(target, width, count)
-    light = np.bincount(target, width * arm.flux[source], count)
-    variance = np.bincount(target, width**2 / arm.ivar[source], count)
     enough = cover >= _LEAST_COVER * np.diff(edges)
-    flux = np.divide(light, cover, out=np.zeros(count), where=enough)
-    ivar = np.divide(cover**2, variance, out=np.zeros(count), where=enough)
-    return flux, ivar
+    part = np.divide(width, cover[target], out=np.zeros_like(width), where=enough[target])
+    mean = np.bincount(target, part * flux[source], count).astype(np.float64)
+    # Sum over new pixels of the covariance: errors of an old pixel times all that it gives.
+    given = np.bincount(source, part, len(low))
+    summed = np.bincount(target, part * (variance * given)[source], count)
+    return mean, np.divide(1.0, summed, out=np.zeros(count), where=enough)
+
+
+def _share_below(
+    at: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Share of the light of a pixel, smoothed by a Gaussian, at wavelengths below ``at``."""
+    from scipy.special import ndtr
+
+    def integral(t: NDArray[np.float64]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = t * ndtr(t) + np.exp(-0.5 * t**2) / math.sqrt(2 * math.pi)
+        return found
+
+    sharp = np.clip((at - low) / (high - low), 0.0, 1.0)
+    wide = np.where(sigma > 0, sigma, high - low)
+    smooth = (integral((at - low) / wide) - integral((at - high) / wide)) * wide / (high - low)
+    return np.where(sigma > 0, smooth, sharp)

@@ -6,6 +6,7 @@ and in what units. Does not belong here: the file formats themselves, or any oth
 All these surveys state wavelengths in vacuum.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from acie_pipelines.errors import FormatMismatchError, InvalidGeometryError, ObservationError
 from acie_pipelines.observations.base import Reader, decoding_errors
+from acie_pipelines.observations.line_spread import spread_of_resolution
 from acie_pipelines.observations.model import Window
 from acie_pipelines.observations.opening import open_observation
 from acie_pipelines.simulation.container import open_container
@@ -46,11 +48,15 @@ class Arm:
         [1e-17 erg/s/cm2/Angstrom].
     ivar
         Inverse variance of the flux; zero marks a pixel as missing.
+    spread_angstrom
+        Standard deviation of the line-spread function, with the pixel in it; ``None`` where the
+        sharpness is taken to be the model's.
     """
 
     wavelength_angstrom: NDArray[np.float64]
     flux: NDArray[np.float64]
     ivar: NDArray[np.float64]
+    spread_angstrom: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -149,10 +155,14 @@ def _arm(
     ivar: NDArray[np.float64],
     bad: NDArray[np.bool_],
     scale: float,
+    spread: NDArray[np.float64] | None = None,
 ) -> Arm:
     usable = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0) & ~bad
     return Arm(
-        wavelength, np.where(usable, flux * scale, 0.0), np.where(usable, ivar / scale**2, 0.0)
+        wavelength,
+        np.where(usable, flux * scale, 0.0),
+        np.where(usable, ivar / scale**2, 0.0),
+        spread,
     )
 
 
@@ -175,44 +185,86 @@ def _sdss(reader: Reader, planes: _Planes, row: int) -> ObservedSpectrum:
 
 
 def _desi(reader: Reader, planes: _Planes, row: int) -> ObservedSpectrum:
+    redshift = _desi_redshift(reader.path, row)
     arms = []
     for arm in _ARMS:
-        own = {name: planes.get(f"{arm}_{name}".lower()) for name in ("WAVELENGTH", "FLUX", "IVAR")}
-        wave, flux, ivar = own.values()
-        if wave is None or flux is None or ivar is None:
+        wave, flux, ivar, resolution = (
+            planes.get(f"{arm}_{name}".lower())
+            for name in ("WAVELENGTH", "FLUX", "IVAR", "RESOLUTION")
+        )
+        if wave is None or flux is None or ivar is None or resolution is None:
             raise FormatMismatchError(
-                reader.path, f"lacks a part of arm {arm}", "give the whole coadd file"
+                reader.path,
+                f"lacks a part of arm {arm}",
+                "give the whole coadd file: wavelength, flux, ivar and resolution",
             )
         mask = planes.get(f"{arm}_mask".lower())
         bad = np.zeros(flux.shape[2], dtype=np.bool_)
         if mask is not None:
             bad = _line(reader, mask, row) != 0
+        wavelength = _line(reader, wave, 0)
         arms.append(
             _arm(
-                _line(reader, wave, 0),
+                wavelength,
                 _line(reader, flux, row),
                 _line(reader, ivar, row),
                 bad,
                 _scale(reader.path, flux.unit),
+                _desi_spread(reader, resolution, row, wavelength),
             )
         )
-    name = f"{reader.path.name}[{row}]"
-    return ObservedSpectrum(name, "DESI", tuple(arms), _desi_redshift(reader.path, row))
+    return ObservedSpectrum(f"{reader.path.name}[{row}]", "DESI", tuple(arms), redshift)
+
+
+def _desi_spread(
+    reader: Reader, plane: "Plane", row: int, wavelength: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Width of the line-spread function; every spectrum has its own matrix."""
+    depth, diagonals, width = plane.shape
+    if not 0 <= row < depth or width != len(wavelength):
+        raise InvalidGeometryError(
+            reader.path,
+            f"{plane.name} has shape {plane.shape}, which is not that of the spectra",
+            "obtain an undamaged copy",
+        )
+    bands = reader.read(plane, Window(row, 0, diagonals, 0, width)).astype(np.float64)
+    return spread_of_resolution(bands, wavelength)
 
 
 def _desi_redshift(path: Path, row: int) -> float | None:
-    """Redshift from the ``redrock`` file that DESI puts beside a coadd, if it is there."""
-    companion = path.with_name(path.name.replace("coadd-", "redrock-", 1))
-    if companion == path or not companion.exists():
-        return None
+    """Redshift from the ``redrock`` file that DESI puts beside its spectra, if it is there.
+
+    Raises
+    ------
+    ObservationError
+        If the fibre saw the sky, or redrock found a star or a quasar.
+    """
     from astropy.io import fits
 
-    with decoding_errors(companion, "the redshift table"), fits.open(path) as spectra:
-        target = int(spectra["FIBERMAP"].data["TARGETID"][row])
-        with fits.open(companion) as redshifts:
-            table: Any = redshifts["REDSHIFTS"].data
-            rows = np.flatnonzero((table["TARGETID"] == target) & (table["ZWARN"] == 0))
-            return float(table["Z"][rows[0]]) if len(rows) else None
+    with decoding_errors(path, "the table of targets"), fits.open(path) as spectra:
+        if "FIBERMAP" not in spectra:
+            return None
+        fibres: Any = spectra["FIBERMAP"].data
+        if not 0 <= row < len(fibres):
+            return None  # The planes say how many there are.
+        target = int(fibres["TARGETID"][row])
+        seen = str(fibres["OBJTYPE"][row]) if "OBJTYPE" in fibres.names else ""
+    if seen == "SKY":
+        raise ObservationError(path, f"row {row} is a fibre on the sky", "choose another row")
+    stem = re.sub("^(coadd|spectra)-", "redrock-", path.name)
+    companion = path.with_name(stem)
+    if stem == path.name or not companion.exists():
+        return None
+    with decoding_errors(companion, "the redshift table"), fits.open(companion) as redshifts:
+        table: Any = redshifts["REDSHIFTS"].data
+        rows = np.flatnonzero((table["TARGETID"] == target) & (table["ZWARN"] == 0))
+        if not len(rows):
+            return None
+        kind = str(table["SPECTYPE"][rows[0]]).strip()
+        redshift = float(table["Z"][rows[0]])
+    if kind != "GALAXY":
+        raise ObservationError(path, f"row {row} is a {kind}", "give the spectrum of a galaxy")
+    return redshift
 
 
 def _simulated(path: Path, row: int) -> ObservedSpectrum:
