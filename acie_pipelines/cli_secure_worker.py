@@ -66,6 +66,7 @@ def worker(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
     with Progress(console=Console(stderr=True), transient=True) as bar:
+        bar.console.print("waiting for units of work")
         done = run_worker(
             role,
             WorkQueue(settings.database_url),

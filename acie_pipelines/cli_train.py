@@ -60,19 +60,30 @@ def train(
             f"gradient {epoch.gradient_norm:.3g}"
         )
 
-    with console.status("learning mechanisms, then the posterior"):
-        store = Store(settings.storage_url)
-        model = train_counterfactual_model(
-            store,
-            experiment_name,
-            data,
-            training,
-            code_version=f"acie {__version__}, acie train",
-            tracker=tracker,
-            progress=progress,
+    store = Store(settings.storage_url)
+    try:
+        with console.status("learning mechanisms, then the posterior"):
+            model = train_counterfactual_model(
+                store,
+                experiment_name,
+                data,
+                training,
+                code_version=f"acie {__version__}, acie train",
+                tracker=tracker,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        console.print(
+            "stopped; the same command goes on from the last checkpoint, which is at most "
+            f"{training.checkpoint_minutes:g} minutes and an epoch old",
+            soft_wrap=True,
         )
+        raise
     loss = model.attributes["validation_loss_nats"]["density"]
-    typer.echo(f"{loss:.3f} nats after {model.attributes['epochs']} epochs, in {model.prefix}")
+    place = store.local_path(model.prefix) if store.is_local else model.prefix
+    typer.echo(f"{loss:.3f} nats after {model.attributes['epochs']} epochs, in {place}")
+    if store.is_local:
+        console.print(f"ask it with `acie infer --model {place}`", soft_wrap=True, highlight=False)
 
 
 def validate(

@@ -183,7 +183,11 @@ def resolve_version(registry: ModelRegistry, name: str) -> Version:
         else registry.current(name)
     )
     if found is None:
-        raise PromotionError(name, "no such model version", "see `acie models list`")
+        raise PromotionError(
+            name,
+            "no such model version",
+            "see `acie models list`; candidate_model registers them, `acie train` does not",
+        )
     return found
 
 

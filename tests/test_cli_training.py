@@ -42,9 +42,9 @@ def test_a_model_is_trained_from_a_file_and_tracked(
     config = tmp_path / "train.yaml"
     config.write_text(YAML.format(data=galaxies_file))
     output = invoke("train", "--config", str(config), "--experiment-name", "first-look")
-    assert "nats after 2 epochs, in counterfactual_model/first-look/" in output
     store = Store(settings.storage_url)
     model = current_manifest(store, "counterfactual_model", "first-look")
+    assert f"nats after 2 epochs, in {store.local_path(model.prefix)}" in output
     assert load_engine(store, model).posterior.config.hidden == 32
     client = MlflowClient(tracking_uri=settings.mlflow_tracking_uri)
     run = client.get_run(model.attributes["mlflow_run_id"])
