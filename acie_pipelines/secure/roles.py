@@ -59,7 +59,7 @@ _WHOLE_FILE_BYTES = 1 << 20
 _BEGINNING_BYTES = 1 << 16
 # Only where a vault would be matters, whatever executor the variables name.
 _LOCAL = {"ACIE_EXECUTOR": "multiprocess"}
-_FIX = "start the worker with worker_environment() and nothing but its own inputs"
+_FIX = "start the worker as a user, and with variables and files, that lead to no vault"
 
 
 class ComputeWorker:
