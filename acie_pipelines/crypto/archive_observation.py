@@ -5,7 +5,7 @@ Does not belong here: the archive format itself (`archive`).
 """
 
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from acie_pipelines.crypto.archive import read_header, seal, unseal
 from acie_pipelines.crypto.archive_key import ArchiveKey
@@ -21,14 +21,29 @@ from acie_pipelines.provenance import (
 )
 from acie_pipelines.storage import Store
 
-__all__ = ["archive_observation", "restore_archive"]
+__all__ = ["Describer", "archive_observation", "restore_archive"]
 
 _ORIGINAL = "original/"
 _SUFFIX = ".acie"
 
 
+class Describer(Protocol):
+    """Finds what to note about a file, as `acie_pipelines.models.file_classifier` does."""
+
+    sha256: str
+
+    def __call__(self, path: Path, source: IO[bytes]) -> tuple[dict[str, Any] | None, str]:
+        """Give the note, or ``None`` and why there is none."""
+        ...
+
+
 def archive_observation(
-    store: Store, observation: Manifest, archive_key: ArchiveKey, *, code_version: str
+    store: Store,
+    observation: Manifest,
+    archive_key: ArchiveKey,
+    *,
+    code_version: str,
+    describe: Describer | None = None,
 ) -> Manifest:
     """Seal every original file of an observation.
 
@@ -42,6 +57,9 @@ def archive_observation(
         Secret of the vault entry that shall open the archive.
     code_version
         Version of the code, part of the archive's identity.
+    describe
+        Finds what is noted about each file inside its archive, readable with the key only; its
+        ``sha256`` is part of the archive's identity.
 
     Returns
     -------
@@ -67,6 +85,8 @@ def archive_observation(
         )
     inputs = (observation.as_input(),)
     parameters = {"key_id": archive_key.key_id}
+    if describe is not None:
+        parameters["described_by"] = describe.sha256
     recorded = reusable_manifest(
         store,
         "archive",
@@ -97,11 +117,16 @@ def archive_observation(
                     name, "is not the file its manifest describes", "ingest the observation again"
                 )
             sealed = f"{path}{_SUFFIX}"
+            note = None
+            if describe is not None:
+                with store.open(name) as source:
+                    note, _ = describe(Path(path), source)
             with (
                 store.open(name) as source,
                 store.writer(f"{generation.prefix}/{sealed}") as sink,
             ):
-                seal(source, sink, archive_key=archive_key, name=path, **vars(identity))
+                content = vars(identity) | {"note": note}
+                seal(source, sink, archive_key=archive_key, name=path, **content)
             outputs.append(Output(sealed, file_sha256(store, f"{generation.prefix}/{sealed}")))
             files.append(
                 {

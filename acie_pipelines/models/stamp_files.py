@@ -18,10 +18,11 @@ __all__ = ["decode_stamp", "read_stamps"]
 _SHAPE: Final = (88, 88, 3)
 _JPEG: Final = b"\xff\xd8\xff"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
+_TIFF: Final = (b"II*\0", b"MM\0*")
 
 
 def read_stamps(paths: Sequence[Path]) -> NDArray[np.uint8]:
-    """Decode JPEG and PNG files.
+    """Decode JPEG, PNG and TIFF files.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def read_stamps(paths: Sequence[Path]) -> NDArray[np.uint8]:
 
 
 def decode_stamp(data: bytes, subject: object) -> NDArray[np.uint8]:
-    """Decode one JPEG or PNG; errors are those of `read_stamps`.
+    """Decode one JPEG, PNG or TIFF; errors are those of `read_stamps`.
 
     Parameters
     ----------
@@ -70,9 +71,10 @@ def decode_stamp(data: bytes, subject: object) -> NDArray[np.uint8]:
     import imagecodecs
 
     decoders = {_JPEG: imagecodecs.jpeg_decode, _PNG: imagecodecs.png_decode}
+    decoders |= dict.fromkeys(_TIFF, imagecodecs.tiff_decode)
     decode = next((each for magic, each in decoders.items() if data.startswith(magic)), None)
     if decode is None:
-        raise FormatMismatchError(subject, "is no JPEG or PNG", "convert it to one of them")
+        raise FormatMismatchError(subject, "is no JPEG, PNG or TIFF", "convert it to one of them")
     try:
         picture = decode(data)
     except Exception as error:  # a damaged picture can fail in any way

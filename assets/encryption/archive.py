@@ -1,6 +1,9 @@
 """The original file, sealed."""
 
+from pathlib import Path
+
 import dagster as dg
+from pydantic import Field
 
 from acie_pipelines.crypto.archive_observation import archive_observation
 from acie_pipelines.errors import AcieError
@@ -10,6 +13,15 @@ from acie_pipelines.partitions import observation_partitions
 from acie_pipelines.provenance import Manifest
 from acie_pipelines.resources import AttestationsResource, StoreResource, VaultResource
 from assets.encryption.checks import ARCHIVE_CHECKS, archive_restores_original
+
+
+class SealingConfig(dg.Config):
+    """What is noted about a file inside its archive."""
+
+    classifier: str | None = Field(
+        default=None,
+        description="File of `acie train-images`: galaxy stamps are sealed with their class.",
+    )
 
 
 @dg.asset(
@@ -25,6 +37,7 @@ from assets.encryption.checks import ARCHIVE_CHECKS, archive_restores_original
 )
 def sealed_archive(
     context: dg.AssetExecutionContext,
+    config: SealingConfig,
     storage: StoreResource,
     vault: VaultResource,
     attestations: AttestationsResource,
@@ -33,13 +46,23 @@ def sealed_archive(
     """An authenticated archive of the original bytes: AES-256-GCM in chunks.
 
     The name, size and fingerprints of the file are bound to the ciphertext, so that truncation,
-    reordering, bit flips and swapped files are detected when it is opened.
+    reordering, bit flips and swapped files are detected when it is opened. The class of a galaxy
+    stamp, where a classifier is configured, lies encrypted in the archive's header.
     """
     store = storage.open()
+    describe = None
     try:
+        if config.classifier is not None:
+            from acie_pipelines.models.file_classifier import FileClassifier
+
+            describe = FileClassifier(Path(config.classifier))
         keys = vault.open()
         manifest = archive_observation(
-            store, raw_observation, keys.archive_key(), code_version=code_version(context)
+            store,
+            raw_observation,
+            keys.archive_key(),
+            code_version=code_version(context),
+            describe=describe,
         )
         checks = [archive_restores_original(store, manifest, raw_observation, keys)]
         if all(result.passed for result in checks):

@@ -54,7 +54,7 @@ def test_the_class_is_sealed_with_the_stamp(
         "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
     }
     assert galaxy["note"] == note
-    assert text["note"] is None and text["reason"] == "not classified: is no JPEG or PNG"
+    assert text["note"] is None and text["reason"] == "not classified: is no JPEG, PNG or TIFF"
 
     # Nothing of it can be read without the key; with it, the archive gives it back.
     archive = out / "galaxy.png.acie"
