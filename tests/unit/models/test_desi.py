@@ -13,13 +13,13 @@ from acie_pipelines.models.adaptation import adapted
 from acie_pipelines.models.counterfactual import SimulatorMechanisms, SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
 from acie_pipelines.models.parameters import unconstrain
-from acie_pipelines.models.posterior import AmortisedPosterior, PosteriorConfig
 from acie_pipelines.models.query import answer, on_grid, questions
 from acie_pipelines.observations.spectra import read_spectrum
 from acie_pipelines.simulation.galaxy import GalaxySCM
 from acie_pipelines.simulation.presets import Preset, preset
 from acie_pipelines.simulation.spectrum import SpectrumRenderer
 from tests.desi_file import RANGES, SPREAD, STEP, wavelengths, write_desi, write_redshifts
+from tests.informed import Informed
 
 QUESTION = "stellar_mass*=2, star_formation_state=0"
 # Of one pixel of 0.8 Angstrom.
@@ -29,22 +29,6 @@ _FINE = 0.05
 _SHARP = Preset("sharp", 3550.0, 9900.0, 50_000, 3e5, 20.0)
 
 Values = dict[str, torch.Tensor]
-
-
-class Near(AmortisedPosterior):
-    """Guesses near the truth, so that no training is needed here."""
-
-    def __init__(self, truth: torch.Tensor) -> None:
-        super().__init__(PosteriorConfig(1000, 16, 1, 1, 16), seed=0)
-        self.truth = truth
-
-    def centre(self, flux: torch.Tensor, ivar: torch.Tensor) -> torch.Tensor:
-        return self.truth + 0.003
-
-    def sample(
-        self, flux: torch.Tensor, ivar: torch.Tensor, draws: int, *, seed: int
-    ) -> torch.Tensor:
-        return self.truth.repeat(draws, 1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +95,8 @@ def test_it_looks_as_the_model_expects(galaxy: tuple[Values, Values], file: Path
 def test_what_made_it_lies_in_the_intervals(galaxy: tuple[Values, Values], file: Path) -> None:
     values, noise = galaxy
     engine = adapted(
-        SpectralEngine(Near(unconstrain(values)), SpectralDecoder(), SimulatorMechanisms()), None
+        SpectralEngine(Informed(unconstrain(values)), SpectralDecoder(), SimulatorMechanisms()),
+        None,
     )
     spectrum = on_grid(read_spectrum(file, row=1), engine.decoder.preset)
     found = answer(engine, spectrum, QUESTION, model="test", draws=60, seed=1)

@@ -12,7 +12,6 @@ from acie_pipelines.errors import ConfigurationError, ObservationError, StorageE
 from acie_pipelines.models.counterfactual import SimulatorMechanisms, SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
 from acie_pipelines.models.parameters import unconstrain
-from acie_pipelines.models.posterior import AmortisedPosterior, PosteriorConfig
 from acie_pipelines.models.query import (
     CounterfactualResult,
     GridSpectrum,
@@ -27,24 +26,9 @@ from acie_pipelines.models.spectral_laws import law_residuals
 from acie_pipelines.models.support import LEAST_SUPPORT, intervene
 from acie_pipelines.observations.spectra import Arm, ObservedSpectrum
 from acie_pipelines.simulation.galaxy import GalaxySCM, galaxy_graph
+from tests.informed import Informed
 
 DRAWS = 40
-
-
-class Informed(AmortisedPosterior):
-    """Guesses near the truth, so that no training is needed here."""
-
-    def __init__(self, truth: torch.Tensor) -> None:
-        super().__init__(PosteriorConfig(1000, 16, 1, 1, 16), seed=0)
-        self.truth = truth
-
-    def centre(self, flux: torch.Tensor, ivar: torch.Tensor) -> torch.Tensor:
-        return self.truth + 0.003
-
-    def sample(
-        self, flux: torch.Tensor, ivar: torch.Tensor, draws: int, *, seed: int
-    ) -> torch.Tensor:
-        return self.truth.repeat(draws, 1, 1)
 
 
 @pytest.fixture(scope="module")
