@@ -49,7 +49,7 @@ class Run:
             )
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 400
         while not condition():
             alive = time.monotonic() < deadline and self.process.poll() is None
             assert alive, self.log.read_text()[-3000:]
@@ -127,7 +127,7 @@ def test_a_killed_steps_group_is_taken_over_and_a_late_one_refused(
     # Another worker is given the stalled group when its lease has ended.
     made = do_unit(run.queue, run.store, public_keys, batch.id, 1, "heir")
     os.kill(run.pids[1], signal.SIGCONT)
-    assert run.process.wait(timeout=200) == 0, run.log.read_text()[-3000:]
+    assert run.process.wait(timeout=400) == 0, run.log.read_text()[-3000:]
 
     ciphertexts = current_manifest(run.store, "ciphertexts", tiles.key)
     assert ciphertexts.generation == batch.generation

@@ -72,7 +72,7 @@ def running_postgres(initdb: str, pg_ctl: str, home: Path) -> Iterator[str]:
 
     def run(*command: str) -> None:
         done = subprocess.run(
-            command, cwd=home, capture_output=True, text=True, timeout=120, check=False, **who
+            command, cwd=home, capture_output=True, text=True, timeout=400, check=False, **who
         )
         log = (home / "log").read_text() if (home / "log").exists() else ""
         assert done.returncode == 0, f"{command[0]}: {done.stdout}{done.stderr}{log}"
@@ -196,7 +196,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while not answers(f"http://127.0.0.1:{port}/health"):
             alive = server.poll() is None and time.monotonic() < deadline
             assert alive, (home / "log").read_text()

@@ -86,8 +86,9 @@ class Ui:
         return body["data"]
 
 
-def wait_until(what: str, done: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(what: str, done: Callable[[], bool]) -> None:
+    # Ten times what a quiet machine takes: only a standstill ends the wait.
+    deadline = time.monotonic() + 600
     while not done():
         assert time.monotonic() < deadline, what
         time.sleep(1)
@@ -151,13 +152,13 @@ def test_files_dropped_into_the_inbox(
         counts = ledger.counts()
         return counts["accepted"] == counts["quarantined"] == 1 and bool(ledger.failures())
 
-    wait_until("neither accepted nor quarantined", settled, 150)
+    wait_until("neither accepted nor quarantined", settled)
     [bad] = ledger.entries(status="quarantined")
     [good] = ledger.entries(status="accepted")
-    wait_until("not sealed", lambda: store.exists(f"archive/{good.key}/current.json"), 60)
-    wait_until("no mosaic", lambda: store.exists(f"mosaic/{good.key}/current.json"), 60)
-    wait_until("no tiles", lambda: store.exists(f"ciphertexts/{good.key}/current.json"), 60)
-    assert verify_observation(store, good.key, lambda manifest: None) == 6
+    wait_until(
+        "not everything made",
+        lambda: verify_observation(store, good.key, lambda manifest: None) == 6,
+    )
     assert current_manifest(store, "observation", good.key).attributes["source_name"] == "good.fits"
     assert not (inbox / "bad.fits").exists() and (inbox / "good.fits").exists()
     assert store.exists(f"quarantine/{bad.key}/reason.json")
@@ -182,7 +183,7 @@ def test_files_dropped_into_the_inbox(
 
     # One run per file, and the daemon goes on: a second file is taken in as well.
     (inbox / "empty.fits").write_bytes(b"")
-    wait_until("second bad file", lambda: ledger.counts()["quarantined"] == 2, 120)
+    wait_until("second bad file", lambda: ledger.counts()["quarantined"] == 2)
     runs = ui(RUNS)["runsOrError"]["results"]
     processed = [
         tag["value"]

@@ -41,7 +41,7 @@ def at_once(task: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> list[
     ]
     for process in processes:
         process.start()
-    results = [queue.get(timeout=120) for _ in processes]
+    results = [queue.get(timeout=400) for _ in processes]
     for process in processes:
         process.join()
         assert process.exitcode == 0

@@ -346,7 +346,7 @@ def test_scanners_at_once_share_out_every_file(inbox: Path, ledger: Ledger) -> N
     ]
     for worker in workers:
         worker.start()
-    found = [path for _ in workers for path in queue.get(timeout=60)]
+    found = [path for _ in workers for path in queue.get(timeout=400)]
     for worker in workers:
         worker.join()
     assert len(found) == len(set(found)) == 100

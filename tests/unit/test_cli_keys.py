@@ -149,7 +149,7 @@ def at_terminal(arguments: list[str], answers: list[str]) -> tuple[int, str]:
         [acie, *arguments], stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
     )
     os.close(terminal)
-    shown, waiting, deadline = b"", list(answers), time.monotonic() + 60
+    shown, waiting, deadline = b"", list(answers), time.monotonic() + 300
     while time.monotonic() < deadline:
         if select.select([master], [], [], 0.1)[0]:
             try:

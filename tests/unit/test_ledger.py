@@ -60,7 +60,7 @@ def test_four_processes_creating_and_claiming_share_out_every_content(
     ]
     for worker in workers:
         worker.start()
-    won = [queue.get(timeout=60) for _ in workers]
+    won = [queue.get(timeout=400) for _ in workers]
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0

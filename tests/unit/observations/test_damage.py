@@ -123,7 +123,7 @@ def test_damaged_hdf5(tmp_path: Path) -> None:
         file["plain"] = values
     program = _HDF5_PROGRAM.format(paths=[str(Path(__file__).parent), *sys.path], path=str(path))
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=400, check=False
     )
     assert done.stdout.startswith("done"), done.stderr[-2000:]
 

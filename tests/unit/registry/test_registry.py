@@ -249,7 +249,7 @@ def test_four_processes_racing_to_production_have_one_winner(
     ]
     for worker in workers:
         worker.start()
-    outcomes = [results.get(timeout=120) for _ in workers]
+    outcomes = [results.get(timeout=400) for _ in workers]
     for worker in workers:
         worker.join()
     check_race(registry, outcomes, former)
