@@ -43,6 +43,8 @@ from acie_pipelines.evaluation.counterfactual_problems import (
 )
 from acie_pipelines.evaluation.measurements import Measured, Measurements, mean_and_spread
 from acie_pipelines.evaluation.public_sems import PUBLIC_SEMS, public_problem
+from acie_pipelines.evaluation.spectral_models import fit_mechanisms, learned_mechanisms
+from acie_pipelines.evaluation.spectral_sources import MECHANISM_SOURCES
 from acie_pipelines.simulation.galaxy import QUENCHED, STAR_FORMING
 
 __all__ = ["run"]
@@ -56,7 +58,7 @@ _PEERS: Final = (
     "dowhy_boosting",
 )
 # Sources that decide what each side finds. The graph of the galaxy is part of the question.
-_OURS: Final = counterfactual_spectra.MECHANISM_SOURCES
+_OURS: Final = MECHANISM_SOURCES
 _THEIRS: Final = ("simulation/galaxy.py", "simulation/mechanisms.py", "evaluation/peers")
 _GALAXIES: Final = ("galaxy", "galaxy-states")
 _TIMED_ROWS: Final = 10_000
@@ -104,9 +106,9 @@ class _Ours:
         if problem.name not in _GALAXIES:
             return _answer_with(fit_problem(problem, seed=seed), seed)
         if problem.name == "galaxy-states":
-            kept = counterfactual_spectra.learned_mechanisms(self.measurements, seed)
+            kept = learned_mechanisms(self.measurements, seed)
             return _answer_with(kept, seed)
-        model = counterfactual_spectra.fit_mechanisms(self.measurements, seed)
+        model = fit_mechanisms(self.measurements, seed)
         return _answer_with_state_held(model, seed)
 
 

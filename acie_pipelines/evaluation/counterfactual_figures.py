@@ -138,7 +138,7 @@ def calibration_figure(ranks: list[Measured], known: list[Measured]) -> "Figure"
     """
     from matplotlib.figure import Figure
 
-    from acie_pipelines.evaluation.counterfactual_spectra import DRAWS, SHARES
+    from acie_pipelines.evaluation.spectral_measurements import DRAWS, SHARES
 
     names = list(ranks[0].series)
     columns = 5
@@ -220,7 +220,7 @@ def residual_figure(labelled: Mapping[str, list[Measured]]) -> "Figure":
     """
     from matplotlib.figure import Figure
 
-    from acie_pipelines.evaluation.counterfactual_spectra import HISTOGRAM
+    from acie_pipelines.evaluation.spectral_measurements import HISTOGRAM
 
     bins, low, high = HISTOGRAM
     edges = np.linspace(low, high, bins + 1)

@@ -19,12 +19,9 @@ from torch import Tensor
 
 from acie_pipelines.errors import ConfigurationError
 from acie_pipelines.evaluation.answered_physics import answered_residuals
-from acie_pipelines.evaluation.counterfactual_spectra import (
-    DOUBLED,
-    SpectralProblem,
-    doubled_mass,
-)
+from acie_pipelines.evaluation.counterfactual_problems import GALAXY_STATE
 from acie_pipelines.evaluation.spectral_measures import MassRegressor, coverage, pixel_error
+from acie_pipelines.evaluation.spectral_problems import DOUBLED, SpectralProblem, doubled_mass
 from acie_pipelines.evaluation.validation import Check, at_least, at_most
 from acie_pipelines.models.counterfactual import SpectralEngine
 from acie_pipelines.models.parameters import unconstrain
@@ -54,7 +51,6 @@ __all__ = [
 KIND: Final = "counterfactual_validation"
 REPORT_FILE: Final = "report.json"
 
-_STATE: Final = "star_formation_state"
 _REGRESSOR_SPECTRA: Final = 3000
 _REGRESSOR_SEED: Final = 2_000_003
 _PRIOR_GALAXIES: Final = 2000
@@ -143,7 +139,7 @@ def measure_engine(engine: SpectralEngine, held_out: HeldOut) -> dict[str, Any]:
     still = pixel_error(nothing.median, data.clean, data.sigma)
     errors = pixel_error(doubled.median, problem.flux, problem.sigma)
     no_change = pixel_error(data.clean, problem.flux, problem.sigma)
-    scalars = [name for name in found.values if name != _STATE]
+    scalars = [name for name in found.values if name != GALAXY_STATE]
     inside = {name: coverage(found.values[name], data.values[name]) for name in scalars}
     looked = slice(_DRAWS_LOOKED_AT)
     physics = answered_residuals(

@@ -12,8 +12,8 @@ from acie_pipelines.evaluation.counterfactual_figures import (
     residual_figure,
     write,
 )
-from acie_pipelines.evaluation.counterfactual_spectra import DRAWS, HISTOGRAM, SHARES
 from acie_pipelines.evaluation.measurements import Measured, Measurements
+from acie_pipelines.evaluation.spectral_measurements import DRAWS, HISTOGRAM, SHARES
 
 EXAMPLE = ("observed", "factual", "answer", "low", "high", "truth", "sigma")
 

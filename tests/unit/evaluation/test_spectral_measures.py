@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from acie_pipelines.evaluation import counterfactual_spectra
-from acie_pipelines.evaluation.counterfactual_spectra import DOUBLED, SpectralProblem, doubled_mass
+from acie_pipelines.evaluation import spectral_measurements
 from acie_pipelines.evaluation.spectral_measures import (
     MassRegressor,
     coverage,
@@ -16,6 +15,7 @@ from acie_pipelines.evaluation.spectral_measures import (
     violations,
 )
 from acie_pipelines.evaluation.spectral_peers import SPECTRAL_PEERS
+from acie_pipelines.evaluation.spectral_problems import DOUBLED, SpectralProblem, doubled_mass
 from acie_pipelines.models.parameters import unconstrain
 from acie_pipelines.models.posterior import AmortisedPosterior, PosteriorConfig
 from acie_pipelines.models.simulated import SimulatedSpectra, simulate_spectra
@@ -217,12 +217,12 @@ def test_simulated_galaxies_keep_the_laws_and_others_do_not() -> None:
 
 
 def test_cycles_with_kept_noise_bring_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counterfactual_spectra, "_CYCLED", 2)
-    monkeypatch.setattr(counterfactual_spectra, "_CYCLES", 2)
-    monkeypatch.setattr(counterfactual_spectra, "DRAWS", 8)
+    monkeypatch.setattr(spectral_measurements, "_CYCLED", 2)
+    monkeypatch.setattr(spectral_measurements, "CYCLES", 2)
+    monkeypatch.setattr(spectral_measurements, "DRAWS", 8)
     problem = doubled_mass(2, seed=500)
     network = Informed(unconstrain(problem.data.values))
-    found = counterfactual_spectra._measure_cycles(network, 0).values
+    found = spectral_measurements.measure_cycles(network, 0).values
     assert len(found) == 12
     for name in ("composition", "reversibility"):
         for cycles in ("1 cycle", "2 cycles"):
