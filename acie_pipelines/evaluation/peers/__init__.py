@@ -1,7 +1,6 @@
 """What a researcher would use otherwise, each behind the same two calls.
 
-Belongs here: one module per peer with ``NAME``, ``DISTRIBUTION``, ``PACKAGE``, ``SEEDS`` (most
-seeds to measure where a fit takes minutes, ``None`` otherwise) and
+Belongs here: one module per peer with ``NAME``, ``DISTRIBUTION``, ``PACKAGE`` and
 ``fit(problem, *, seed) -> Answer``; packages beyond our own are imported inside `fit`.
 Does not belong here: scores.
 """

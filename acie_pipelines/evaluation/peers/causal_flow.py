@@ -14,12 +14,11 @@ from torch import Tensor
 from acie_pipelines.causal.interventions import Intervention
 from acie_pipelines.evaluation.counterfactual_problems import Answer, Problem
 
-__all__ = ["DISTRIBUTION", "NAME", "PACKAGE", "SEEDS", "fit", "fit_flow"]
+__all__ = ["DISTRIBUTION", "NAME", "PACKAGE", "fit", "fit_flow"]
 
 NAME: Final = "CausalNF MAF"
 DISTRIBUTION: Final = "zuko"
 PACKAGE: Final = "zuko"
-SEEDS: Final[int | None] = None
 _EPOCHS: Final = 200
 _BATCH: Final = 2048
 

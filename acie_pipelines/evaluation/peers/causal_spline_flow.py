@@ -11,10 +11,9 @@ import zuko
 from acie_pipelines.evaluation.counterfactual_problems import Answer, Problem
 from acie_pipelines.evaluation.peers.causal_flow import DISTRIBUTION, PACKAGE, fit_flow
 
-__all__ = ["DISTRIBUTION", "NAME", "PACKAGE", "SEEDS", "fit"]
+__all__ = ["DISTRIBUTION", "NAME", "PACKAGE", "fit"]
 
 NAME: Final = "CausalNF NSF"
-SEEDS: Final[int | None] = None
 _BINS: Final = 8
 
 

@@ -15,10 +15,9 @@ from acie_pipelines.evaluation.peers.dowhy_gcm import (
     frame,
 )
 
-__all__ = ["DISTRIBUTION", "NAME", "PACKAGE", "SEEDS", "fit"]
+__all__ = ["DISTRIBUTION", "NAME", "PACKAGE", "fit"]
 
 NAME: Final = "dowhy.gcm boosting"
-SEEDS: Final[int | None] = None
 
 
 def fit(problem: Problem, *, seed: int) -> Answer:

@@ -12,12 +12,11 @@ from torch import Tensor
 from acie_pipelines.causal.interventions import Intervention
 from acie_pipelines.evaluation.counterfactual_problems import Answer, Problem
 
-__all__ = ["DISTRIBUTION", "NAME", "PACKAGE", "SEEDS", "answer_with", "empty_model", "fit", "frame"]
+__all__ = ["DISTRIBUTION", "NAME", "PACKAGE", "answer_with", "empty_model", "fit", "frame"]
 
 NAME: Final = "dowhy.gcm auto"
 DISTRIBUTION: Final = "dowhy"
 PACKAGE: Final = "dowhy"
-SEEDS: Final[int | None] = 2
 
 
 def frame(problem: Problem, rows: Tensor) -> pd.DataFrame:

@@ -10,12 +10,11 @@ from torch import Tensor
 from acie_pipelines.causal.interventions import Intervention
 from acie_pipelines.evaluation.counterfactual_problems import Answer, Problem
 
-__all__ = ["DISTRIBUTION", "NAME", "PACKAGE", "SEEDS", "fit"]
+__all__ = ["DISTRIBUTION", "NAME", "PACKAGE", "fit"]
 
 NAME: Final = "no change"
 DISTRIBUTION: Final = "acie"
 PACKAGE: Final = "acie_pipelines"
-SEEDS: Final[int | None] = None
 
 
 def fit(problem: Problem, *, seed: int) -> Answer:

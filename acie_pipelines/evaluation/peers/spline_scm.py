@@ -13,12 +13,11 @@ from torch import Tensor
 from acie_pipelines.causal.interventions import Intervention
 from acie_pipelines.evaluation.counterfactual_problems import Answer, Problem
 
-__all__ = ["DISTRIBUTION", "NAME", "PACKAGE", "SEEDS", "fit"]
+__all__ = ["DISTRIBUTION", "NAME", "PACKAGE", "fit"]
 
 NAME: Final = "DeepSCM-like spline flows"
 DISTRIBUTION: Final = "zuko"
 PACKAGE: Final = "zuko"
-SEEDS: Final[int | None] = None
 _EPOCHS: Final = 60
 _BATCH: Final = 1024
 
