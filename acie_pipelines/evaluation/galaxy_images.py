@@ -69,7 +69,10 @@ _QUESTIONS: Final = ("flux*=2", "size*=1.5", "morphology=1", "morphology=0")
 _SWITCHED_FROM: Final = {"morphology=1": SPIRAL, "morphology=0": ELLIPTICAL}
 _PEER: Final = "logistic regression on C, A, S, Gini, M20 and colours"
 _SOURCES: Final = (
-    *(f"models/{name}.py" for name in ("image_counterfactual", "image_decoder", "images")),
+    *(
+        f"models/{name}.py"
+        for name in ("image_counterfactual", "image_decoder", "images", "intervals")
+    ),
     *(f"simulation/{name}.py" for name in ("galaxy", "mechanisms", "profiles", "stamps")),
     *(f"training/{name}.py" for name in ("efigi", "image_training")),
 )

@@ -12,6 +12,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from acie_pipelines.models.intervals import central_interval
+
 __all__ = [
     "LIMITS",
     "MassRegressor",
@@ -69,22 +71,13 @@ def coverage(draws: Tensor, truth: Tensor, share: float = 0.9) -> float:
     share
         Probability inside an interval.
 
-    Notes
-    -----
-    The interval lies between order statistics; between the k-th from either end of d draws the
-    truth falls with probability (d + 1 - 2 k) / (d + 1), so k is found by interpolation and few
-    draws make no bias.
+    Raises
+    ------
+    ConfigurationError
+        If there are too few draws; see `acie_pipelines.models.intervals.central_interval`.
     """
-    count = len(draws)
-    k = (1 - share) / 2 * (count + 1) - 1
-    if k < 0:
-        raise ValueError(f"{count} draws are too few for an interval of {share}")
-    ordered = draws.sort(dim=0).values
-    low, part = int(k), k - int(k)
-    above = min(low + 1, count - 1)
-    lower = ordered[low].lerp(ordered[above], part)
-    upper = ordered[count - 1 - low].lerp(ordered[count - 1 - above], part)
-    return float(((truth >= lower) & (truth <= upper)).double().mean())
+    low, high = central_interval(draws, share)
+    return float(((truth >= low) & (truth <= high)).double().mean())
 
 
 def ranks(draws: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:

@@ -50,6 +50,7 @@ SOURCES: Final = (
     "models/counterfactual.py",
     "models/decoder.py",
     "models/importance.py",
+    "models/intervals.py",
     "models/latents.py",
     "models/linear_algebra.py",
     "models/mode_search.py",

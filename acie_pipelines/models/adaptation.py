@@ -18,6 +18,7 @@ from acie_pipelines.errors import ModelError
 from acie_pipelines.models.counterfactual import SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
 from acie_pipelines.models.importance import exact_draws
+from acie_pipelines.models.intervals import central_interval
 from acie_pipelines.models.parameters import constrain
 from acie_pipelines.models.query import GridSpectrum
 from acie_pipelines.models.refinement import LaplacePosterior, refine
@@ -41,6 +42,7 @@ _MODE_RMS: Final = 0.1
 _LEAST_SHARE: Final = 0.2
 _HIDDEN_BLOCK: Final = 20
 _DRAWS: Final = 100
+_SHARE: Final = 0.9
 _WINDOW_ANGSTROM: Final = 100.0
 _WORST: Final = 3
 
@@ -241,7 +243,7 @@ def _hidden_coverage(
     generator = torch.Generator().manual_seed(seed)
     sigma = ivar.clamp_min(1e-30).rsqrt()
     drawn = drawn + sigma * torch.randn(drawn.shape, generator=generator)
-    low, high = drawn.quantile(torch.tensor([0.05, 0.95]), dim=0)
+    low, high = central_interval(drawn, _SHARE)
     inside = hidden & (flux >= low) & (flux <= high)
     share: Tensor = inside.sum(dim=1) / hidden.sum(dim=1).clamp_min(1)
     return share

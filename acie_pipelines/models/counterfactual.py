@@ -17,6 +17,7 @@ from acie_pipelines.causal.scm import StructuralCausalModel
 from acie_pipelines.errors import ModelError
 from acie_pipelines.models.decoder import SpectralDecoder
 from acie_pipelines.models.importance import LARGEST_SHAPE, exact_draws
+from acie_pipelines.models.intervals import central_interval
 from acie_pipelines.models.latents import LATENTS, galaxies
 from acie_pipelines.models.mode_search import find_mode, largest_chi_square
 from acie_pipelines.models.outliers import exogenous_residual
@@ -193,10 +194,13 @@ class CounterfactualSpectra:
         ----------
         share
             Probability inside, such as 0.9.
+
+        Raises
+        ------
+        ConfigurationError
+            If there are too few draws; see `acie_pipelines.models.intervals.central_interval`.
         """
-        edges = torch.tensor([(1 - share) / 2, (1 + share) / 2], dtype=self.flux.dtype)
-        low, high = self.flux.quantile(edges, dim=0)
-        return low, high
+        return central_interval(self.flux, share)
 
 
 class SpectralEngine:

@@ -23,6 +23,7 @@ from acie_pipelines.models.image_decoder import (
     light_and_residual,
     linear_fit,
 )
+from acie_pipelines.models.intervals import central_interval, check_draws
 
 __all__ = [
     "ELLIPTICAL",
@@ -37,8 +38,7 @@ SPIRAL: Final = 0.0
 ELLIPTICAL: Final = 1.0
 
 _LN_10: Final = 2.302585092994046
-_TAIL: Final = 0.05
-_FEWEST_DRAWS: Final = 19
+_SHARE: Final = 0.9
 _HALF_WIDTH_SIGMAS: Final = 1.6449
 
 
@@ -131,10 +131,7 @@ class ImageEngine:
     """
 
     def __init__(self, *, draws: int = 39, batch: int = 16) -> None:
-        if draws < _FEWEST_DRAWS:
-            raise ConfigurationError(
-                "draws", f"{draws} are too few for 90 % intervals", f"use {_FEWEST_DRAWS} or more"
-            )
+        check_draws(draws, _SHARE)
         self._draws, self._batch = draws, batch
         self._decoder = StampDecoder()
         self.graph = stamp_graph()
@@ -271,9 +268,7 @@ class ImageEngine:
         changes = torch.stack(
             [self._change(posterior, latent, targets) for latent in posterior.latent]
         )
-        # A further draw lies below the r-th of d draws with chance r / (d + 1).
-        tail = (_TAIL * (self._draws + 1) - 1) / (self._draws - 1)
-        low, high = torch.quantile(changes, torch.tensor([tail, 1 - tail]), dim=0)
+        low, high = central_interval(changes, _SHARE)
         mean = changes.mean(dim=0)
         # What structure another morphology would show is unknown; how much is not.
         unknown = _HALF_WIDTH_SIGMAS * self._unknown_structure(posterior, targets, mean)

@@ -22,6 +22,7 @@ from acie_pipelines.causal.interventions import Intervention
 from acie_pipelines.causal.queries import parse_interventions
 from acie_pipelines.errors import ConfigurationError, ObservationError
 from acie_pipelines.models.counterfactual import SpectralEngine, SpectralPosterior
+from acie_pipelines.models.intervals import central_interval, check_draws
 from acie_pipelines.models.mode_search import largest_chi_square
 from acie_pipelines.models.parameters import PARAMETERS
 from acie_pipelines.models.spectral_laws import law_residuals
@@ -40,7 +41,6 @@ TOLERANCE: Final = 0.05
 """Of `CounterfactualResult.confidence`, as a fraction of the flux."""
 
 _SHARE: Final = 0.9
-_FEWEST_DRAWS: Final = 20
 _LARGEST_CHI_SQUARE: Final = 1.3
 # A confidence below this means that different galaxies explain the spectrum.
 _OPEN: Final = 0.8
@@ -66,9 +66,9 @@ class Band:
     @classmethod
     def of(cls, draws: Tensor) -> "Band":
         """Summarise draws along their first axis."""
-        edges = torch.tensor([0.5, (1 - _SHARE) / 2, (1 + _SHARE) / 2], dtype=draws.dtype)
-        median, low, high = draws.quantile(edges, dim=0).float().numpy()
-        return cls(median, low, high)
+        low, high = central_interval(draws, _SHARE)
+        median = draws.quantile(0.5, dim=0)
+        return cls(*(each.float().numpy() for each in (median, low, high)))
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,7 @@ def answer(
     Raises
     ------
     ConfigurationError
-        If the question makes no sense, or there are fewer than 20 draws.
+        If the question makes no sense, or there are too few draws for 90 % intervals.
 
     Notes
     -----
@@ -285,10 +285,7 @@ def answer(
     root of its chi-square per pixel (Birge 1932, Physical Review 40, 207), so that what the model
     does not know widens the intervals.
     """
-    if draws < _FEWEST_DRAWS:
-        raise ConfigurationError(
-            "draws", f"{draws} are too few for 90 % intervals", f"take {_FEWEST_DRAWS} or more"
-        )
+    check_draws(draws, _SHARE)
     do = questions(question)
     posterior, chi_square, warnings = _abduct(engine, spectrum, draws, seed)
     found = intervene(engine, galaxy_graph(), posterior, do, seed=seed)

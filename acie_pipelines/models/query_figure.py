@@ -3,11 +3,11 @@
 Belongs here: drawing. Does not belong here: what is drawn (`acie_pipelines.models.query`).
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from acie_pipelines.models.query import Band, CounterfactualResult
@@ -142,7 +142,7 @@ def _draw_changes(axes: "Axes", result: CounterfactualResult) -> None:
     """Intervals of each property before and after, each on a scale of its own."""
     names = list(result.before)
     for row, name in enumerate(names):
-        before, after = (np.quantile(d[name], (0.05, 0.5, 0.95)) for d in _states(result))
+        before, after = (_interval(draws[name]) for draws in (result.before, result.after))
         ends = np.concatenate([before, after])
         low, width = ends.min(), np.ptp(ends) or 1.0
         for offset, edges, colour in ((0.14, before, _FACTUAL), (-0.14, after, _COUNTERFACTUAL)):
@@ -168,8 +168,9 @@ def _draw_changes(axes: "Axes", result: CounterfactualResult) -> None:
     axes.set_axis_off()
 
 
-def _states(result: CounterfactualResult) -> Sequence[dict[str, NDArray[np.float32]]]:
-    return dict(result.before), dict(result.after)
+def _interval(draws: NDArray[np.float32]) -> NDArray[np.float32]:
+    band = Band.of(torch.from_numpy(draws))
+    return np.stack([band.low, band.median, band.high])
 
 
 def write_figure(path: Path, result: CounterfactualResult) -> None:

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import h5py
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from acie_pipelines.causal.graph import Node
-from acie_pipelines.models.query import TOLERANCE, CounterfactualResult
+from acie_pipelines.models.query import TOLERANCE, Band, CounterfactualResult
 from acie_pipelines.simulation.galaxy import galaxy_graph
 from acie_pipelines.simulation.spectrum import FLUX_UNIT
 from acie_pipelines.storage import atomic_writer
@@ -33,8 +34,8 @@ _SPECTRA: Final = {
 }
 _BAND: Final = {
     "median": "median of the draws",
-    "low": "5th percentile of the draws",
-    "high": "95th percentile of the draws",
+    "low": "lower end of the central 90 % interval",
+    "high": "upper end of the central 90 % interval",
 }
 
 
@@ -96,8 +97,8 @@ def _unit(node: Node) -> str:
 def summary(result: CounterfactualResult) -> dict[str, Any]:
     """Everything but the spectra, as JSON values.
 
-    ``latent`` maps each node to its unit and to ``[5th percentile, median, 95th percentile]``
-    before and after.
+    ``latent`` maps each node to its unit and to ``[low, median, high]`` of the central 90 %
+    interval before and after.
     """
     return {
         "observation": result.observation,
@@ -125,13 +126,14 @@ def summary(result: CounterfactualResult) -> dict[str, Any]:
         "latent": {
             name: {
                 "unit": _unit(galaxy_graph().nodes[name]),
-                "before": _quantiles(values),
-                "after": _quantiles(result.after[name]),
+                "before": _interval(values),
+                "after": _interval(result.after[name]),
             }
             for name, values in result.before.items()
         },
     }
 
 
-def _quantiles(draws: NDArray[np.float32]) -> list[float]:
-    return [float(edge) for edge in np.quantile(draws, (0.05, 0.5, 0.95))]
+def _interval(draws: NDArray[np.float32]) -> list[float]:
+    band = Band.of(torch.from_numpy(draws))
+    return [float(edge) for edge in (band.low, band.median, band.high)]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from acie_pipelines.errors import ConfigurationError
 from acie_pipelines.evaluation import spectral_measurements
 from acie_pipelines.evaluation.spectral_measures import (
     MassRegressor,
@@ -131,7 +132,7 @@ def test_coverage_does_not_depend_on_the_number_of_draws() -> None:
     for count in (39, 64, 200):
         draws = torch.randn(count, 20_000, generator=generator)
         assert coverage(draws, truth) == pytest.approx(0.9, abs=0.008)
-    with pytest.raises(ValueError, match="too few"):
+    with pytest.raises(ConfigurationError, match="too few"):
         coverage(truth[None, :10], truth[:10])
 
 
