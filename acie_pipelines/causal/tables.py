@@ -100,7 +100,9 @@ def _read(path: Path, names: list[str]) -> tuple[dict[str, NDArray[Any]], dict[s
     suffix = path.suffix.lower()
     if suffix not in _PARQUET | _HDF5:
         raise ConfigurationError(
-            path, "is neither Parquet nor HDF5", "name it .parquet or .h5 and store it as such"
+            path,
+            "is neither Parquet nor HDF5",
+            "store the rows as Parquet (.parquet, .pq) or HDF5 (.h5, .hdf5)",
         )
     try:
         return (_read_parquet if suffix in _PARQUET else _read_hdf5)(path, names)

@@ -258,3 +258,15 @@ def test_latent_nodes_cannot_be_fitted(folder: Path) -> None:
     pd.DataFrame(columns(20)).to_parquet(folder / "t.parquet")
     with pytest.raises(ConfigurationError, match=r"latent nodes \['dust'\]"):
         run("scm", "fit", folder / "graph.yaml", folder / "t.parquet", "--out", folder / "m")
+
+
+def test_a_zarr_table_is_refused_by_the_formats_that_are_read(folder: Path) -> None:
+    table = folder / "t.zarr"
+    table.mkdir()
+    with pytest.raises(ConfigurationError) as refused:
+        run("scm", "fit", folder / "graph.yaml", table, "--out", folder / "m")
+    assert str(refused.value) == (
+        f"{table}: is neither Parquet nor HDF5; store the rows as Parquet (.parquet, .pq) or HDF5 "
+        "(.h5, .hdf5)"
+    )
+    assert not (folder / "m").exists()
