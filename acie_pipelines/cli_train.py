@@ -87,30 +87,44 @@ def train(
 
 
 def validate(
-    model: Annotated[str, typer.Option(help="Alias or number of a registered model.")],
+    model: Annotated[
+        str, typer.Option(help="Alias or number of a registered model, or a directory of one.")
+    ],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON lines instead of a table.")
     ] = False,
 ) -> None:
-    """Validate a registered model anew, with the default limits, and compare it with production.
+    """Validate a model anew with the default limits; compare a registered one with production.
 
     Exit code 0 only if every check passes.
     """
-    from acie_pipelines.promotion import open_registry, resolve_version, validate_version
-    from acie_pipelines.storage import Store
-
-    settings = Settings.from_environment()
-    registry = open_registry(settings)
-    version = resolve_version(registry, model)
     console = Console(stderr=True)
-    with console.status(f"validating version {version.version}"):
-        found = validate_version(Store(settings.storage_url), registry, version)
+    if Path(model).is_dir():
+        from acie_pipelines.evaluation.counterfactual_validation import (
+            CounterfactualThresholds,
+            HeldOut,
+            validate_directory,
+        )
+
+        title = Path(model).resolve().name
+        with console.status(f"validating {title}"):
+            found = validate_directory(Path(model), CounterfactualThresholds(), HeldOut())
+    else:
+        from acie_pipelines.promotion import open_registry, resolve_version, validate_version
+        from acie_pipelines.storage import Store
+
+        settings = Settings.from_environment()
+        registry = open_registry(settings)
+        version = resolve_version(registry, model)
+        title = f"Version {version.version}"
+        with console.status(f"validating version {version.version}"):
+            found = tuple(validate_version(Store(settings.storage_url), registry, version))
     failed = [check for check in found if not check.passed]
     if as_json:
         for check in found:
             typer.echo(json.dumps(vars(check)))
     else:
-        table = Table("Check", "Value", "Limit", "", title=f"Version {version.version}")
+        table = Table("Check", "Value", "Limit", "", title=title)
         for check in found:
             value = "none" if check.value is None else f"{check.value:.4g}"
             mark = "[green]passed[/]" if check.passed else "[red]failed[/]"

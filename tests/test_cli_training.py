@@ -1,6 +1,8 @@
 """`acie train` and `acie validate`, and what the benchmark does without a GPU."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,20 @@ import torch
 from typer.testing import CliRunner
 
 from acie_pipelines import cli
-from acie_pipelines.errors import ConfigurationError, PromotionError
+from acie_pipelines.errors import (
+    ConfigurationError,
+    IntegrityError,
+    ModelError,
+    PromotionError,
+)
+from acie_pipelines.evaluation import counterfactual_validation
+from acie_pipelines.evaluation.counterfactual_validation import (
+    CounterfactualThresholds,
+    HeldOut,
+    validate_counterfactual,
+)
 from acie_pipelines.models.saved_engine import load_engine
-from acie_pipelines.provenance import current_manifest
+from acie_pipelines.provenance import Manifest, current_manifest
 from acie_pipelines.settings import Settings
 from acie_pipelines.storage import Store
 
@@ -99,6 +112,34 @@ def test_names_and_versions_that_do_not_exist_are_refused(home: Path, tmp_path: 
     (home / "acie").mkdir()
     with pytest.raises(PromotionError, match="no such model version"):
         invoke("validate", "--model", "candidate")
+
+
+@pytest.mark.slow
+def test_a_directory_of_a_model_is_validated(
+    small_model: tuple[Store, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, model = small_model
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(store.local_path(model.prefix), copy)
+    few = HeldOut(galaxies=3, seed=5, draws=20)
+    monkeypatch.setattr(counterfactual_validation, "HeldOut", lambda: few)
+    stored = validate_counterfactual(
+        store, model, CounterfactualThresholds(), few, code_version="1"
+    )
+    # Without registry, database or any other part of a workspace.
+    done = CliRunner().invoke(cli.app, ["validate", "--model", str(copy), "--json"])
+    assert done.exit_code == 1
+    assert [json.loads(line) for line in done.stdout.splitlines()] == stored.attributes["checks"]
+
+    own = replace(few, seed=model.attributes["simulation_seed"])
+    monkeypatch.setattr(counterfactual_validation, "HeldOut", lambda: own)
+    with pytest.raises(ConfigurationError, match="seed of training"):
+        invoke("validate", "--model", str(copy))
+    (copy / "engine.json").write_bytes(b"{}")
+    with pytest.raises(IntegrityError, match=r"engine\.json"):
+        invoke("validate", "--model", str(copy))
+    with pytest.raises(ModelError, match="give the directory of a counterfactual_model"):
+        invoke("validate", "--model", str(tmp_path))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

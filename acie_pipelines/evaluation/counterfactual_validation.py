@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
@@ -25,7 +26,11 @@ from acie_pipelines.evaluation.spectral_problems import DOUBLED, SpectralProblem
 from acie_pipelines.evaluation.validation import Check, at_least, at_most
 from acie_pipelines.models.counterfactual import SpectralEngine
 from acie_pipelines.models.parameters import unconstrain
-from acie_pipelines.models.saved_engine import load_engine
+from acie_pipelines.models.saved_engine import (
+    directory_manifest,
+    load_engine,
+    load_engine_from_directory,
+)
 from acie_pipelines.models.simulated import simulate_spectra
 from acie_pipelines.provenance import (
     Manifest,
@@ -46,6 +51,7 @@ __all__ = [
     "paired_errors",
     "read_counterfactual_report",
     "validate_counterfactual",
+    "validate_directory",
 ]
 
 KIND: Final = "counterfactual_validation"
@@ -322,10 +328,7 @@ def validate_counterfactual(
     IntegrityError
         If the model does not match its manifest.
     """
-    if model.attributes["simulation_seed"] == held_out.seed:
-        raise ConfigurationError(
-            "held-out galaxies", f"have the seed of training ({held_out.seed})", "choose another"
-        )
+    _refuse_seen_galaxies(model, held_out)
     inputs = (model.as_input(),)
     parameters = {"thresholds": asdict(thresholds), "held_out": asdict(held_out)}
     ready = reusable_manifest(
@@ -349,6 +352,30 @@ def validate_counterfactual(
         store.write_bytes(f"{generation.prefix}/{REPORT_FILE}", data)
         digest = hashlib.sha256(data).hexdigest()
         return generation.commit((Output(REPORT_FILE, digest),), attributes)
+
+
+def validate_directory(
+    directory: Path, thresholds: CounterfactualThresholds, held_out: HeldOut
+) -> tuple[Check, ...]:
+    """Validate a copy of a counterfactual model, wherever it lies; nothing is stored.
+
+    Raises
+    ------
+    ConfigurationError, IntegrityError
+        As of `validate_counterfactual`.
+    ModelError
+        If the directory holds no counterfactual model.
+    """
+    engine = load_engine_from_directory(directory)
+    _refuse_seen_galaxies(directory_manifest(directory), held_out)
+    return checks(measure_engine(engine, held_out), thresholds)
+
+
+def _refuse_seen_galaxies(model: Manifest, held_out: HeldOut) -> None:
+    if model.attributes["simulation_seed"] == held_out.seed:
+        raise ConfigurationError(
+            "held-out galaxies", f"have the seed of training ({held_out.seed})", "choose another"
+        )
 
 
 def read_counterfactual_report(store: Store, validation: Manifest) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from acie_pipelines.storage import Store
 __all__ = [
     "CURVES_FILE",
     "KIND",
+    "directory_manifest",
     "engine_files",
     "load_engine",
     "load_engine_from_directory",
@@ -153,19 +154,30 @@ def load_engine_from_directory(directory: Path) -> SpectralEngine:
     ModelError
         If there is no manifest, or the files do not make an engine.
     """
+    manifest = directory_manifest(directory)
+    return _engine(_checked(manifest, directory, lambda name: _read_in(directory, name)))
 
-    def read(name: str) -> bytes:
-        try:
-            return (directory / name).read_bytes()
-        except OSError as error:
-            raise ModelError(
-                directory / name,
-                f"cannot be read ({error.strerror})",
-                f"give the directory of a {KIND} with its {_MANIFEST_FILE}",
-            ) from error
 
-    manifest = Manifest.from_json(read(_MANIFEST_FILE), str(directory / _MANIFEST_FILE))
-    return _engine(_checked(manifest, directory, read))
+def directory_manifest(directory: Path) -> Manifest:
+    """Read the manifest of a copy of a dataset.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    return Manifest.from_json(_read_in(directory, _MANIFEST_FILE), str(directory / _MANIFEST_FILE))
+
+
+def _read_in(directory: Path, name: str) -> bytes:
+    try:
+        return (directory / name).read_bytes()
+    except OSError as error:
+        raise ModelError(
+            directory / name,
+            f"cannot be read ({error.strerror})",
+            f"give the directory of a {KIND} with its {_MANIFEST_FILE}",
+        ) from error
 
 
 def model_of_release(store: Store, version: Version) -> Manifest:
