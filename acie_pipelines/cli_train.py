@@ -4,6 +4,7 @@ Belongs here: parsing and printing of those commands. Does not belong here: work
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,8 @@ def train(
 ) -> None:
     """Train a counterfactual model from a file of `acie simulate`.
 
-    An interrupted run continues where it stopped when it is started again.
+    An interrupted run continues where it stopped when it is started again. Ctrl-C and SIGTERM wait
+    for the end of the epoch and keep it (exit code 130 and 143); a second one does not wait.
     """
     import re
 
@@ -34,6 +36,7 @@ def train(
     from acie_pipelines.storage import Store
     from acie_pipelines.training.counterfactual_config import read_training
     from acie_pipelines.training.counterfactual_training import train_counterfactual_model
+    from acie_pipelines.training.interruption import Interruption, TrainingInterrupted
     from acie_pipelines.training.tracking import CounterfactualTracker
 
     if not re.fullmatch(_PLAIN_NAME, experiment_name):
@@ -61,8 +64,10 @@ def train(
         )
 
     store = Store(settings.storage_url)
+    status = console.status("learning mechanisms, then the posterior")
+    heard = partial(status.update, "stopping after this epoch; once more stops at once")
     try:
-        with console.status("learning mechanisms, then the posterior"):
+        with status, Interruption(heard) as interruption:
             model = train_counterfactual_model(
                 store,
                 experiment_name,
@@ -71,14 +76,17 @@ def train(
                 code_version=f"acie {__version__}, acie train",
                 tracker=tracker,
                 progress=progress,
+                interruption=interruption,
             )
-    except KeyboardInterrupt:
-        console.print(
-            "stopped; the same command goes on from the last checkpoint, which is at most "
-            f"{training.checkpoint_minutes:g} minutes and an epoch old",
-            soft_wrap=True,
+    except TrainingInterrupted as stop:
+        kept = (
+            "here"
+            if stop.saved
+            else "the last checkpoint, which is at most "
+            f"{training.checkpoint_minutes:g} minutes and an epoch old"
         )
-        raise
+        console.print(f"stopped; the same command goes on from {kept}", soft_wrap=True)
+        raise typer.Exit(128 + stop.number) from None
     loss = model.attributes["validation_loss_nats"]["density"]
     place = store.local_path(model.prefix) if store.is_local else model.prefix
     typer.echo(f"{loss:.3f} nats after {model.attributes['epochs']} epochs, in {place}")

@@ -1,7 +1,11 @@
 """`acie train` and `acie validate`, and what the benchmark does without a GPU."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +30,8 @@ from acie_pipelines.models.saved_engine import load_engine
 from acie_pipelines.provenance import Manifest, current_manifest
 from acie_pipelines.settings import Settings
 from acie_pipelines.storage import Store
+from acie_pipelines.training.counterfactual_config import read_training
+from acie_pipelines.training.counterfactual_training import train_counterfactual_model
 
 YAML = """
 data: {data}
@@ -83,6 +89,53 @@ def test_a_model_is_trained_from_a_file_and_tracked(
         "environment.json",
         "model",
     }
+
+
+def train_command(config: Path) -> list[str]:
+    asked = ["train", "--config", str(config), "--experiment-name", "stopped"]
+    return [sys.executable, "-c", "from acie_pipelines.cli import main; main()", *asked]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_the_epoch_and_the_same_command_goes_on(
+    settings: Settings, galaxies_file: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    torch.set_num_threads(1)
+    config = tmp_path / "train.yaml"
+    # So long that only the signal can have written what is found.
+    text = YAML.replace("steps: 20", "steps: 200").replace("minutes: 1", "minutes: 600")
+    config.write_text(text.format(data=galaxies_file))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        train_command(config), env=environment, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stderr is not None
+        lines = []
+        for line in running.stderr:
+            lines.append(line)
+            if line.startswith("epoch 1:"):
+                running.send_signal(number)
+    assert running.returncode == 128 + number, "".join(lines)
+    assert lines[-1] == "stopped; the same command goes on from here\n"
+    trained = sum(line.startswith("epoch ") for line in lines)
+    assert trained < 20
+    store = Store(settings.storage_url)
+    assert not store.exists("counterfactual_model/stopped/current.json")
+    (directory,) = store.names("checkpoints")
+    assert store.names(f"checkpoints/{directory}") == ["mechanisms.pt", "state.pt"]
+
+    resumed = subprocess.run(
+        train_command(config), env=environment, capture_output=True, text=True, check=True
+    )
+    epochs = [line for line in resumed.stderr.splitlines() if line.startswith("epoch ")]
+    assert epochs[0].startswith(f"epoch {trained + 1}:")
+    assert len(epochs) == 20 - trained
+    data, training = read_training(config)
+    whole = train_counterfactual_model(
+        Store(str(tmp_path / "whole")), "stopped", data, training, code_version="another"
+    )
+    assert current_manifest(store, "counterfactual_model", "stopped").outputs == whole.outputs
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ from acie_pipelines.provenance import (
 from acie_pipelines.simulation.galaxy import galaxy_graph
 from acie_pipelines.simulation.presets import preset
 from acie_pipelines.storage import Store
+from acie_pipelines.training.interruption import Interruption
 from acie_pipelines.training.resumable import Checkpoint, Tracker, run_epochs
 from acie_pipelines.training.spectra_file import SpectraFile
 
@@ -158,6 +159,7 @@ def train_counterfactual_model(
     tracker: Tracker[str, PosteriorEpoch] | None = None,
     progress: Callable[[PosteriorEpoch], None] | None = None,
     checkpoint_prefix: str = "checkpoints",
+    interruption: Interruption | None = None,
 ) -> Manifest:
     """Train a counterfactual model of spectra.
 
@@ -182,6 +184,8 @@ def train_counterfactual_model(
         Called after each epoch.
     checkpoint_prefix
         Prefix in the store below which checkpoints are kept while training.
+    interruption
+        Where signals are heard that shall end the training after an epoch; nowhere by default.
 
     Returns
     -------
@@ -197,6 +201,8 @@ def train_counterfactual_model(
         If it is not the file of its dataset.
     ModelError
         If training diverges or collapses, or a checkpoint cannot be read.
+    TrainingInterrupted
+        If a signal was heard.
     """
     source = SpectraFile(path)
     if preset(source.simulation.preset).continuum_modes:
@@ -245,7 +251,7 @@ def train_counterfactual_model(
             ),
         )
         checkpoint.restore(fitter)
-        run_epochs(fitter, checkpoint, tracker, progress)
+        run_epochs(fitter, checkpoint, tracker, progress, interruption)
         engine = SpectralEngine(
             fitter.finish().cpu(),
             decoder,

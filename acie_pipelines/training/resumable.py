@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from io import BytesIO
 from typing import Any, Final, Protocol, TypeVar
 
@@ -18,6 +19,7 @@ from acie_pipelines.causal.graph import CausalGraph
 from acie_pipelines.errors import ModelError
 from acie_pipelines.provenance import Manifest
 from acie_pipelines.storage import Store
+from acie_pipelines.training.interruption import Interruption, TrainingInterrupted
 
 __all__ = ["Checkpoint", "ResumableFitter", "Tracker", "run_epochs"]
 
@@ -150,8 +152,12 @@ class Checkpoint:
         """Save a fit after the configured number of epochs or seconds."""
         due = self._epochs is not None and len(fitter.history) % self._epochs == 0
         if due or time.monotonic() - self._saved_at >= self._seconds:
-            self.save(_STATE, fitter.state())
-            self._saved_at = time.monotonic()
+            self.save_fit(fitter)
+
+    def save_fit(self, fitter: ResumableFitter[Any]) -> None:
+        """Save a fit now."""
+        self.save(_STATE, fitter.state())
+        self._saved_at = time.monotonic()
 
     def delete(self) -> None:
         """Forget everything once the result is published."""
@@ -167,15 +173,29 @@ def run_epochs(
     checkpoint: Checkpoint,
     tracker: Tracker[Any, Epoch] | None,
     progress: Callable[[Epoch], None] | None,
+    interruption: Interruption | None = None,
 ) -> None:
-    """Train to the end; the tracker also hears of the epochs of an interrupted training."""
+    """Train to the end; the tracker also hears of the epochs of an interrupted training.
+
+    Raises
+    ------
+    TrainingInterrupted
+        If the interruption heard a signal: at the end of the epoch, whose state is saved.
+    """
     if tracker is not None:
         for epoch in fitter.history:
             tracker.epoch(epoch)
-    while not fitter.finished:
-        epoch = fitter.epoch()
-        checkpoint.save_if_due(fitter)
-        if tracker is not None:
-            tracker.epoch(epoch)
-        if progress is not None:
-            progress(epoch)
+    with nullcontext() if interruption is None else interruption.postponed():
+        while not fitter.finished:
+            epoch = fitter.epoch()
+            asked = None if interruption is None else interruption.asked
+            if asked is None:
+                checkpoint.save_if_due(fitter)
+            else:
+                checkpoint.save_fit(fitter)
+            if tracker is not None:
+                tracker.epoch(epoch)
+            if progress is not None:
+                progress(epoch)
+            if asked is not None:
+                raise TrainingInterrupted(asked, saved=True)
