@@ -4,14 +4,18 @@ Belongs here: parsing and printing of these commands. Does not belong here: work
 """
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from acie_pipelines.errors import ModelError
+from acie_pipelines.errors import ConfigurationError, ModelError, ObservationError
 from acie_pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,21 +59,39 @@ def _residual(path: Path) -> "LearnedResidual":
 
 def infer(
     observation: Annotated[
-        Path, typer.Option(help="SDSS spec, DESI coadd or spectra, or file of acie simulate.")
+        list[Path],
+        typer.Option(
+            help="SDSS spec, DESI coadd or spectra, or file of acie simulate; repeatable."
+        ),
     ],
     do: Annotated[str, typer.Option(help="Question, as 'stellar_mass*=2, metallicity=8.9 dex'.")],
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(help="More observations, as the shell makes of --observation spec-*.fits."),
+    ] = None,
     model: Model = "production",
     adaptation: Annotated[
         Path | None, typer.Option(help="What acie adapt learned from the survey's own spectra.")
     ] = None,
-    row: Annotated[int, typer.Option(help="Which spectrum of a file with several.")] = 0,
-    result: Annotated[Path | None, typer.Option("--out", help="HDF5 file of the answer.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="PNG of the answer.")] = None,
+    row: Annotated[int, typer.Option(help="Which spectrum of each file with several.")] = 0,
+    result: Annotated[
+        Path | None,
+        typer.Option("--out", help="HDF5 file of the answer; of several, their directory."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG of the answer; of several, their directory.")
+    ] = None,
     draws: Annotated[int, typer.Option(help="Posterior draws.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per answer.")
+    ] = False,
 ) -> None:
-    """Say what a galaxy's spectrum would have been under an intervention."""
+    """Say what a galaxy's spectrum would have been under an intervention.
+
+    Of several observations, one that is no such spectrum is named on standard error and the others
+    are answered; exit code 0 only if all are.
+    """
     from acie_pipelines.models.adaptation import adapted
     from acie_pipelines.models.query import answer, on_grid, questions
     from acie_pipelines.models.query_figure import write_figure
@@ -77,22 +99,77 @@ def infer(
     from acie_pipelines.observations.spectra import read_spectrum
 
     questions(do)
-    observed = read_spectrum(observation, row=row)
+    paths = [*observation, *(more or ())]
+    results, plots = _places(paths, result, "--out", "h5"), _places(paths, plot, "--plot", "png")
+    refused = _Refused(alone=len(paths) == 1)
+    read = []
+    for path, answer_file, picture in zip(paths, results, plots, strict=True):
+        with refused.one():
+            read.append((read_spectrum(path, row=row), answer_file, picture))
+    if not read:
+        raise typer.Exit(1)
     engine, version = _engine(model)
-    if adaptation is not None or observed.survey != "simulation":
-        engine = adapted(engine, None if adaptation is None else _residual(adaptation))
-    spectrum = on_grid(observed, engine.decoder.preset)
-    with err.status(f"abducting {spectrum.name}, then do({do})"):
-        found = answer(engine, spectrum, do, model=version, draws=draws, seed=seed)
-    if result is not None:
-        write_result(result, found)
-    if plot is not None:
-        write_figure(plot, found)
-    body = summary(found)
-    if as_json:
-        typer.echo(json.dumps(body))
-    else:
-        _show(body)
+    softened = cache(lambda: adapted(engine, None if adaptation is None else _residual(adaptation)))
+    for observed, answer_file, picture in read:
+        simulated = adaptation is None and observed.survey == "simulation"
+        with refused.one():
+            asked = engine if simulated else softened()
+            spectrum = on_grid(observed, asked.decoder.preset)
+            with err.status(f"abducting {spectrum.name}, then do({do})"):
+                found = answer(asked, spectrum, do, model=version, draws=draws, seed=seed)
+            if answer_file is not None:
+                write_result(answer_file, found)
+            if picture is not None:
+                write_figure(picture, found)
+            body = summary(found)
+            if as_json:
+                typer.echo(json.dumps(body))
+            else:
+                _show(body)
+    if refused.any:
+        raise typer.Exit(1)
+
+
+def _places(
+    observations: Sequence[Path], place: Path | None, option: str, suffix: str
+) -> list[Path | None]:
+    """Where what is known about each observation is written."""
+    count = len(observations)
+    if place is None or count == 1:
+        return [place] * count
+    if not place.is_dir():
+        raise ConfigurationError(
+            f"{option} {place}",
+            f"is no directory: the answers to {count} observations would overwrite each other",
+            "give a directory that exists",
+        )
+    names = [path.stem for path in observations]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(
+                f"{option} {place}",
+                f"would hold {names.count(name)} answers named {name}",
+                "ask about these observations one by one",
+            )
+    return [place / f"{name}-answer.{suffix}" for name in names]
+
+
+class _Refused:
+    """Says what is wrong with one of several observations, and lets the next have its turn."""
+
+    def __init__(self, *, alone: bool) -> None:
+        self._alone = alone
+        self.any = False
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        try:
+            yield
+        except ObservationError as error:
+            if self._alone:
+                raise
+            self.any = True
+            err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
 
 
 def _show(body: dict[str, Any]) -> None:

@@ -75,3 +75,62 @@ def test_real_spectra_teach_a_residual_that_answers_a_question(
     broken = tmp_path / "missing.npz"
     done = runner.invoke(app, [*asked, "--adaptation", str(broken)])
     assert "acie adapt" in str(done.exception)
+
+
+@pytest.fixture
+def typical(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that needs no registry, and answers at once."""
+    engine = SpectralEngine(Typical(), SpectralDecoder(), SimulatorMechanisms(), refinement_steps=0)
+    monkeypatch.setattr("acie_pipelines.cli_infer._engine", lambda _: (engine, "7"))
+
+
+ASKED = ("--do", "stellar_mass*=2", "--draws", "20", "--json")
+
+
+@pytest.mark.usefixtures("typical")
+def test_one_bad_file_does_not_stop_the_others(galaxies_file: Path, tmp_path: Path) -> None:
+    first, second, *_ = (str(p) for p in sample_observations() if p.name.startswith("spec-"))
+    torn = tmp_path / "torn.fits"
+    torn.write_bytes(Path(first).read_bytes()[:5000])
+    place = tmp_path / "answers"
+    place.mkdir()
+    runner = CliRunner()
+    done = runner.invoke(
+        app,
+        [
+            *("infer", "--observation", first, "--observation", str(torn), *ASKED),
+            *("--out", str(place), "--plot", str(place), __file__, second, str(galaxies_file)),
+        ],
+    )
+    assert done.exit_code == 1
+    answered = [Path(first).stem, Path(second).stem, galaxies_file.stem]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(body["observation"].split()[0]).stem for body in found] == answered
+    errors = done.stderr.splitlines()
+    assert len(errors) == 2
+    for line, path in zip(errors, (torn, __file__), strict=True):
+        assert line.startswith(f"error: {path}: ")
+    assert {path.name for path in place.iterdir()} == {
+        f"{name}-answer.{suffix}" for name in answered for suffix in ("h5", "png")
+    }
+    # As if asked alone.
+    alone = tmp_path / "alone.h5"
+    done = runner.invoke(app, ["infer", "--observation", second, *ASKED, "--out", str(alone)])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == found[1]
+    assert alone.read_bytes() == (place / f"{answered[1]}-answer.h5").read_bytes()
+    # Nothing to answer: no model is needed.
+    done = runner.invoke(app, ["infer", "--observation", str(torn), __file__, *ASKED])
+    assert (done.exit_code, done.stdout) == (1, "")
+
+
+def test_several_answers_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    same = [str(tmp_path / name / "spec.fits") for name in ("a", "b")]
+    asked = ["infer", "--observation", *same, "--do", "sfr*=2"]
+    for option in ("--out", "--plot"):
+        refused = CliRunner().invoke(app, [*asked, option, str(tmp_path / "answer")]).exception
+        assert isinstance(refused, ConfigurationError)
+        assert "the answers to 2 observations would overwrite each other" in str(refused)
+        refused = CliRunner().invoke(app, [*asked, option, str(tmp_path)]).exception
+        assert isinstance(refused, ConfigurationError)
+        assert "would hold 2 answers named spec" in str(refused)
