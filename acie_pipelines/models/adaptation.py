@@ -20,6 +20,7 @@ from acie_pipelines.models.decoder import SpectralDecoder
 from acie_pipelines.models.importance import exact_draws
 from acie_pipelines.models.intervals import central_interval
 from acie_pipelines.models.parameters import constrain
+from acie_pipelines.models.posterior import AmortisedPosterior
 from acie_pipelines.models.query import GridSpectrum
 from acie_pipelines.models.refinement import LaplacePosterior, refine
 from acie_pipelines.models.residual import LearnedResidual, fit_residual
@@ -91,13 +92,20 @@ class Adaptation:
     fits: tuple[HeldOutFit, ...]
 
 
-def adapted(engine: SpectralEngine, residual: LearnedResidual | None) -> SpectralEngine:
-    """Give an engine smooth modes and a learned residual for real spectra."""
+def adapted(
+    engine: SpectralEngine,
+    residual: LearnedResidual | None,
+    network: AmortisedPosterior | None = None,
+) -> SpectralEngine:
+    """Give an engine smooth modes, a learned residual and a fine-tuned network for real spectra."""
     decoder = SpectralDecoder(
         engine.decoder.preset.name, modes=_MODES, mode_rms=_MODE_RMS, residual=residual
     )
     return SpectralEngine(
-        engine.posterior, decoder, engine.mechanisms, refinement_steps=engine.refinement_steps
+        engine.posterior if network is None else network,
+        decoder,
+        engine.mechanisms,
+        refinement_steps=engine.refinement_steps,
     )
 
 

@@ -1,0 +1,366 @@
+"""Fine-tuning of the amortised posterior on real spectra, without labels.
+
+Belongs here: exact posteriors of real galaxies as labels, the training on them, its judgement by
+galaxies held out. Does not belong here: the first training
+(`acie_pipelines.models.posterior_training`), the residual (`acie_pipelines.models.adaptation`),
+files.
+
+It is the wake phase of reweighted wake-sleep (Bornschein and Bengio 2015, arXiv:1406.2751; Le et
+al. 2020, arXiv:1805.10469): the network maximises E[log q(theta | x)] over draws of each real
+galaxy's exact posterior under the adapted decoder. A third of every batch is the sleep phase:
+simulated galaxies with the modes and the residual of real ones. A third is simulated as ever, so
+that the network does not forget.
+
+The judge is E[log q(theta | x)] over exact draws of galaxies held out. Up to a constant of each
+galaxy it is minus the divergence of q from its exact posterior, and minus an upper bound of its
+evidence. The lower bound (`acie_pipelines.models.evidence`) is reported and does not decide: it
+punishes a q that is as wide as the network errs, because most of its draws fit badly.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from acie_pipelines.errors import ModelError
+from acie_pipelines.models.counterfactual import SpectralEngine
+from acie_pipelines.models.decoder import SpectralDecoder
+from acie_pipelines.models.evidence import evidence_bound
+from acie_pipelines.models.importance import LARGEST_SHAPE, exact_draws
+from acie_pipelines.models.mode_search import largest_chi_square
+from acie_pipelines.models.parameters import PARAMETERS, constrain, unconstrain
+from acie_pipelines.models.posterior import AmortisedPosterior
+from acie_pipelines.models.posterior_training import LabelledSpectra
+from acie_pipelines.models.refinement import refine
+from acie_pipelines.models.simulated import simulate_spectra
+
+__all__ = ["ExactLabels", "FineTuning", "Schedule", "exact_labels", "fine_tune"]
+
+_DRAWS: Final = 32
+_LEAST_EFFECTIVE_DRAWS: Final = 20.0
+_FEWEST_GALAXIES: Final = 5
+# One galaxy of so many judges and does not teach.
+_JUDGED: Final = 5
+_ANCHOR_SEED: Final = 9_900
+# Noise added to real spectra, in units of theirs: enough that no pixel is learned by heart.
+_EXTRA_NOISE: Final = 0.5
+_MISSING_SHARE: Final = 0.02
+_GRADIENT_NORM: Final = 5.0
+_WEIGHT_DECAY: Final = 1e-4
+_AVERAGE: Final = 0.99
+_TOLD: Final = 100
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExactLabels:
+    """Real spectra with draws of their exact posteriors.
+
+    Attributes
+    ----------
+    flux, ivar
+        As observed, shape ``(n, pixels)``.
+    parameters
+        Unconstrained draws, float64, shape ``(draws, n, 8)``.
+    amplitudes
+        Of the decoder's modes, shape ``(draws, n, modes)``.
+    noise_scale
+        Factor of the noise with which the best fit is explained, shape ``(n,)``.
+    reliable
+        Whether the draws are worth anything; those of other galaxies teach nothing, shape ``(n,)``.
+    """
+
+    flux: Tensor
+    ivar: Tensor
+    parameters: Tensor
+    amplitudes: Tensor
+    noise_scale: Tensor
+    reliable: Tensor
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to fine-tune.
+
+    Attributes
+    ----------
+    steps
+        Optimiser steps; the learning rate falls to zero along half a cosine.
+    share
+        Spectra per step that are real, simulated as if real, and simulated: of each as many.
+    learning_rate
+        Its largest value.
+    simulated
+        Simulated galaxies.
+    """
+
+    steps: int = 500
+    share: int = 43
+    learning_rate: float = 2e-4
+    simulated: int = 5_000
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """A network that was fine-tuned, or the old one if that did not help.
+
+    Attributes
+    ----------
+    posterior
+        The better network.
+    taught, held_out, unreliable
+        Numbers of galaxies that taught, that judged, and that were left out.
+    before, after
+        Mean log density of exact draws of the galaxies held out [nats].
+    bound_before, bound_after
+        Median evidence lower bound of these galaxies [nats], up to a constant.
+    """
+
+    posterior: AmortisedPosterior
+    taught: int
+    held_out: int
+    unreliable: int
+    before: float
+    after: float
+    bound_before: float
+    bound_after: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether fine-tuning helped galaxies that it had not seen."""
+        return self.after > self.before
+
+
+@torch.no_grad()
+def exact_labels(
+    engine: SpectralEngine, flux: Tensor, ivar: Tensor, redshift: Tensor, *, seed: int
+) -> ExactLabels:
+    """Draw from the exact posteriors of real galaxies.
+
+    As in an answer, noise is larger by the square root of a chi-square that it does not explain.
+
+    Parameters
+    ----------
+    engine
+        Adapted to the survey.
+    flux, ivar
+        Shape ``(n, pixels)``.
+    redshift
+        As the survey states it, shape ``(n,)``.
+    seed
+        Of starts and draws.
+    """
+    fit = engine.fit(flux, ivar, seed=seed, redshift=redshift)
+    scale = torch.ones_like(fit.chi_square)
+    odd = torch.nonzero(~(fit.chi_square <= largest_chi_square(ivar)))[:, 0]
+    softer = ivar
+    if odd.numel():
+        scale[odd] = fit.chi_square[odd].sqrt()
+        softer = ivar / scale.square()[:, None].to(ivar.dtype)
+        again = refine(
+            engine.decoder,
+            flux[odd],
+            softer[odd],
+            fit.parameters[odd],
+            steps=engine.refinement_steps,
+        )
+        fit = fit.replaced(odd, again)
+    found = exact_draws(engine.decoder, flux, softer, fit, _DRAWS, seed=seed)
+    sampled = (found.effective >= _LEAST_EFFECTIVE_DRAWS) & (found.shape <= LARGEST_SHAPE)
+    return ExactLabels(
+        flux=flux,
+        ivar=ivar,
+        parameters=found.coordinates[..., : len(PARAMETERS)],
+        amplitudes=found.amplitudes,
+        noise_scale=scale,
+        reliable=sampled & (fit.chi_square < largest_chi_square(softer)),
+    )
+
+
+def fine_tune(
+    engine: SpectralEngine,
+    labels: ExactLabels,
+    *,
+    schedule: Schedule | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> FineTuning:
+    """Train the network of an engine on exact draws, and keep it if galaxies held out gain by it.
+
+    Parameters
+    ----------
+    engine
+        Its decoder made the labels.
+    labels
+        From `exact_labels`.
+    schedule
+        Length and speed.
+    seed
+        Of batches and noise.
+    progress
+        Called with one line of text.
+
+    Raises
+    ------
+    ModelError
+        If fewer than five galaxies have a posterior that was sampled well.
+    """
+    usable = torch.nonzero(labels.reliable)[:, 0]
+    if len(usable) < _FEWEST_GALAXIES:
+        raise ModelError(
+            "fine-tuning",
+            f"has {len(usable)} of {len(labels.reliable)} galaxies whose posterior is well sampled",
+            f"give spectra of at least {_FEWEST_GALAXIES} such galaxies, or leave out --fine-tune",
+        )
+    judged = torch.arange(len(usable)) % _JUDGED == 0
+    train, test = usable[~judged], usable[judged]
+    old = engine.posterior
+    new = _trained(
+        engine, labels, train, schedule or Schedule(), seed, progress or (lambda _: None)
+    )
+    before, after = (mean_log_density(each, labels, test) for each in (old, new))
+    bounds = [
+        evidence_bound(
+            each,
+            engine.decoder,
+            labels.flux[test],
+            labels.ivar[test],
+            labels.noise_scale[test],
+            seed=seed,
+        ).median()
+        for each in (old, new)
+    ]
+    return FineTuning(
+        posterior=new if after > before else old,
+        taught=len(train),
+        held_out=len(test),
+        unreliable=len(labels.reliable) - len(usable),
+        before=before,
+        after=after,
+        bound_before=float(bounds[0]),
+        bound_after=float(bounds[1]),
+    )
+
+
+@torch.no_grad()
+def mean_log_density(posterior: AmortisedPosterior, labels: ExactLabels, rows: Tensor) -> float:
+    """Mean of log q over exact draws of some galaxies [nats].
+
+    Parameters
+    ----------
+    posterior
+        The network.
+    labels
+        Galaxies.
+    rows
+        Numbers of those that are asked for.
+    """
+    context = posterior.context(labels.flux[rows], labels.ivar[rows])
+    drawn = labels.parameters[:, rows]
+    return float(torch.stack([posterior.log_prob(each, context) for each in drawn]).mean())
+
+
+def _trained(
+    engine: SpectralEngine,
+    labels: ExactLabels,
+    rows: Tensor,
+    schedule: Schedule,
+    seed: int,
+    tell: Progress,
+) -> AmortisedPosterior:
+    """Averaged weights after the last step."""
+    model = copy.deepcopy(engine.posterior).train()
+    average = copy.deepcopy(model).eval()
+    tell(f"simulating {schedule.simulated} galaxies")
+    sky = simulate_spectra(
+        schedule.simulated, seed=_ANCHOR_SEED + seed, preset_name=engine.decoder.preset.name
+    )
+    simulated = LabelledSpectra(unconstrain(sky.values), sky.clean, sky.sigma)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), schedule.learning_rate, weight_decay=_WEIGHT_DECAY
+    )
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(schedule.steps):
+        slower = 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.learning_rate * slower
+        parts = [
+            _real(labels, rows, schedule.share, generator),
+            _as_if_real(engine.decoder, labels, rows, simulated, schedule.share, generator),
+            _simulated(simulated, schedule.share, generator),
+        ]
+        parameters, flux, ivar = (torch.cat(each) for each in zip(*parts, strict=True))
+        loss = -model.log_prob(parameters, model.context(flux, ivar)).mean()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_NORM)
+        optimiser.step()
+        # A short memory at first, or the old weights would stay in it.
+        decay = min(_AVERAGE, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for kept, new in zip(average.parameters(), model.parameters(), strict=True):
+                kept.lerp_(new, 1 - decay)
+        if (step + 1) % _TOLD == 0:
+            tell(f"step {step + 1} of {schedule.steps}: loss {float(loss.detach()):.2f} nats")
+    return average
+
+
+def _real(
+    labels: ExactLabels, rows: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Parameters, flux and inverse variance: real spectra with a draw of each as its label."""
+    galaxy, draw = _chosen(labels, rows, count, generator)
+    flux, ivar = labels.flux[galaxy], labels.ivar[galaxy]
+    sigma = _EXTRA_NOISE * torch.where(ivar > 0, ivar.clamp_min(1e-30).rsqrt(), 0.0)
+    return labels.parameters[draw, galaxy], *_noisy(flux, sigma, ivar, generator)
+
+
+def _as_if_real(
+    decoder: SpectralDecoder,
+    labels: ExactLabels,
+    rows: Tensor,
+    simulated: LabelledSpectra,
+    count: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give simulated galaxies the modes and the residual of real ones."""
+    galaxy, draw = _chosen(labels, rows, count, generator)
+    amplitudes = labels.amplitudes[draw, galaxy].to(simulated.clean.dtype)
+    part = simulated.rows(torch.randint(len(simulated), (count,), generator=generator))
+    log_factor = amplitudes[:, : decoder.smooth_modes] @ decoder.basis
+    if decoder.residual is not None:
+        redshift = constrain(part.parameters)["redshift"]
+        mean, components = decoder.residual.observed(decoder.preset, redshift)
+        latents = amplitudes[:, decoder.smooth_modes :, None]
+        log_factor = log_factor + mean + (latents * components).sum(dim=1)
+    clean = part.clean * torch.exp(log_factor)
+    return part.parameters, *_noisy(clean, part.sigma, part.sigma**-2, generator)
+
+
+def _simulated(
+    simulated: LabelledSpectra, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    part = simulated.rows(torch.randint(len(simulated), (count,), generator=generator))
+    return part.parameters, *_noisy(part.clean, part.sigma, part.sigma**-2, generator)
+
+
+def _chosen(
+    labels: ExactLabels, rows: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Numbers of galaxies and of their draws."""
+    galaxy = rows[torch.randint(len(rows), (count,), generator=generator)]
+    return galaxy, torch.randint(len(labels.parameters), (count,), generator=generator)
+
+
+def _noisy(
+    flux: Tensor, sigma: Tensor, ivar: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Add noise, and leave a few pixels out."""
+    noise = torch.randn(flux.shape, generator=generator)
+    seen = torch.rand(flux.shape, generator=generator) >= _MISSING_SHARE
+    return (flux + sigma * noise) * seen, ivar * seen
