@@ -332,6 +332,34 @@ class KernelMechanism(Mechanism):
             self.weights[0].copy_(simpler.weights[0])
         self.constants[: simpler.constants.numel()].copy_(simpler.constants)
 
+    @property
+    def vector(self) -> Tensor:
+        """All free numbers: weights, then constants."""
+        parts = [] if self.weights is None else [self.weights.flatten()]
+        return torch.cat([*parts, self.constants]).detach().clone()
+
+    @torch.no_grad()
+    def set_vector(self, vector: Tensor) -> None:
+        """Replace all free numbers."""
+        constants = self.constants.numel()
+        if self.weights is not None:
+            self.weights.copy_(vector[:-constants].view_as(self.weights))
+        self.constants.copy_(vector[-constants:])
+
+    @property
+    def varied(self) -> Tensor:
+        """Which free numbers decide how causes move the variable; boolean, as `vector`.
+
+        The shape of the noise is the same for all causes and cancels. Of a bent axis and the scale
+        of the noise on it only the product is known, so that one of them is enough.
+        """
+        chosen = torch.ones_like(self.vector, dtype=torch.bool)
+        constants = chosen[-self.constants.numel() :]
+        constants[2 : 1 + 3 * self.bins] = False
+        if self.is_warped:
+            constants[1] = False
+        return chosen
+
     def raw(self, parents: Tensor) -> tuple[Tensor, Tensor]:
         """Location and logarithm of the scale, each of shape ``(n,)`` or, if constant, ``(1,)``."""
         if self.basis is None or self.weights is None:

@@ -29,9 +29,13 @@ _FISHER_ROWS: Final = 4096
 _KEPT_NUMBERS: Final = 1 << 23
 _TRIALS: Final = 6
 _CONSTANT_PRIOR: Final = 1e-2
+# Of draws: pieces of a curve that few rows reach would leave what a normal describes.
+_CURVE_PRIOR: Final = 3.0
 _SCALE_PRIOR: Final = 10.0
 # The first steps see weights far from their optimum, from which no prior can be learned.
 _PRIOR_AFTER: Final = 3
+# Of the fixed point of strengths and curvature, which has nearly converged after these.
+_PRIOR_STEPS: Final = 5
 # Gains in total log-likelihood below which a step is small; so many in a row end the fit.
 _SMALL_GAIN: Final = 0.3
 _SMALL_GAINS: Final = 2
@@ -89,19 +93,6 @@ class NewtonTrainer:
         weights = self.mechanism.weights
         return 0 if weights is None else weights.shape[0]
 
-    @property
-    def vector(self) -> Tensor:
-        """All free numbers."""
-        weights = self.mechanism.weights
-        parts = [] if weights is None else [weights.flatten()]
-        return torch.cat([*parts, self.mechanism.constants]).detach().clone()
-
-    def _set(self, vector: Tensor) -> None:
-        end = self._outputs * self._features
-        if self.mechanism.weights is not None:
-            self.mechanism.weights.copy_(vector[:end].view_as(self.mechanism.weights))
-        self.mechanism.constants.copy_(vector[end:])
-
     @torch.no_grad()
     def step(self, blocks: Blocks) -> float:
         """Improve the weights once.
@@ -119,7 +110,7 @@ class NewtonTrainer:
         """
         if self.mechanism.basis is not None and not self.mechanism.basis.learned:
             self._learn_basis(blocks)
-        start = self.vector.to(self._prior)
+        start = self.mechanism.vector.to(self._prior)
         total, count, gradient, fisher = self._curvature(blocks)
         gradient = gradient - self._prior * start
         best = total - self._penalty(start)
@@ -128,7 +119,7 @@ class NewtonTrainer:
             damped = fisher + torch.diag(self._prior + self._damping * (diagonal + 1e-6 * count))
             factor, failed = torch.linalg.cholesky_ex(damped)
             step = torch.cholesky_solve(gradient[:, None], factor)[:, 0]
-            self._set(start + step)
+            self.mechanism.set_vector(start + step)
             gain = -torch.inf if failed else float(self._objective(blocks) - best)
             if gain > 0:
                 self._small_gains = self._small_gains + 1 if gain < _SMALL_GAIN else 0
@@ -136,7 +127,7 @@ class NewtonTrainer:
                 break
             self._damping = min(self._damping * 4.0, 1e9)
         else:
-            self._set(start)
+            self.mechanism.set_vector(start)
             self._small_gains += 1
         self._steps += 1
         if self._steps > _PRIOR_AFTER:
@@ -173,7 +164,7 @@ class NewtonTrainer:
         return mechanism.add_constants(features @ mechanism.weights.T)
 
     def _objective(self, blocks: Blocks) -> Tensor:
-        total = -self._penalty(self.vector.to(self._prior))
+        total = -self._penalty(self.mechanism.vector.to(self._prior))
         for block in self._prepared(blocks):
             u, slope = self.mechanism.forward_map(block.z, *self._shift(block.features))
             values = slope - 0.5 * u**2 - _LOG_SQRT_2PI
@@ -188,8 +179,40 @@ class NewtonTrainer:
             target = self.mechanism.own(x[chosen][:, None].double())[:, 0]
             basis.maximise_evidence(self.mechanism.inputs(parents[chosen]).double(), target)
 
-    def _curvature(self, blocks: Blocks) -> tuple[Tensor, int, Tensor, Tensor]:
-        """Log-likelihood, rows, its gradient, and the Fisher matrix."""
+    @torch.no_grad()
+    def draws(self, blocks: Blocks, count: int) -> Tensor:
+        """Draw from the posterior near the fit; see `acie_pipelines.causal.weight_draws`.
+
+        Parameters
+        ----------
+        blocks
+            As of `step`.
+        count
+            Draws.
+
+        Returns
+        -------
+        Tensor
+            As `KernelMechanism.vector`, shape ``(count, size)``.
+        """
+        *_, fisher = self._curvature(blocks, fisher_rows=None)
+        # The prior's strengths that these weights make most probable.
+        for _ in range(_PRIOR_STEPS):
+            self._learn_prior(fisher)
+        free = self.mechanism.varied
+        prior = self._prior.clone()
+        prior[self._outputs * self._features + 2 :] = _CURVE_PRIOR
+        precision = (fisher + torch.diag(prior))[free][:, free]
+        factor = torch.linalg.cholesky(precision)
+        noise = torch.randn(len(factor), count, generator=self._generator, dtype=torch.float64)
+        drawn = self.mechanism.vector.repeat(count, 1)
+        drawn[:, free] += torch.linalg.solve_triangular(factor.mT, noise.to(factor), upper=True).T
+        return drawn
+
+    def _curvature(
+        self, blocks: Blocks, *, fisher_rows: int | None = _FISHER_ROWS
+    ) -> tuple[Tensor, int, Tensor, Tensor]:
+        """Log-likelihood, rows, its gradient, and the Fisher matrix by some rows of each block."""
         size, k = self._prior.numel(), self._outputs
         fisher = torch.zeros(size, size).to(self._prior)
         gradient, total, count = torch.zeros(size).to(fisher), fisher.new_zeros(()), 0
@@ -201,7 +224,7 @@ class NewtonTrainer:
             by_weights = (scores[:k] @ block.features).flatten()
             gradient += torch.cat([by_weights, scores.sum(1)])
             count += n
-            rows = torch.randperm(n, generator=self._generator)[:_FISHER_ROWS].to(block.z.device)
+            rows = torch.randperm(n, generator=self._generator)[:fisher_rows].to(block.z.device)
             u = torch.randn(len(rows), generator=self._generator, dtype=torch.float64)
             location, log_scale = location.expand(n)[rows], log_scale.expand(n)[rows]
             drawn = self.mechanism.inverse_map(u.to(block.z.device), location, log_scale)
@@ -238,7 +261,7 @@ class NewtonTrainer:
         if basis is None:
             return
         covariance = torch.linalg.inv(fisher + torch.diag(self._prior)).diagonal()
-        vector = self.vector
+        vector = self.mechanism.vector
         start = 0
         for k in range(self._outputs):
             for size in basis.groups:

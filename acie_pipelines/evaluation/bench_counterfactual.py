@@ -105,9 +105,9 @@ class _Ours:
             return _answer_with(fit_problem(problem, seed=seed), seed)
         if problem.name == "galaxy-states":
             kept = learned_mechanisms(self.measurements, seed)
-            return _answer_with(kept, seed)
-        model = fit_mechanisms(self.measurements, seed)
-        return _answer_with_state_held(model, seed)
+            return _answer_with(kept.model, seed)
+        fitted = fit_mechanisms(self.measurements, seed)
+        return _answer_with_state_held(fitted.model, seed)
 
 
 def _answer_with(model: StructuralCausalModel, seed: int) -> Answer:

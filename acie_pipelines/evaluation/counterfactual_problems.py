@@ -31,6 +31,7 @@ __all__ = [
     "galaxy_problem",
     "mean_distance",
     "relative_error",
+    "training_rows",
 ]
 
 Answer = Callable[[Tensor, Intervention], Tensor]
@@ -75,13 +76,18 @@ Score = Callable[[Problem, Answer], float]
 """Error of an answer."""
 
 
+def training_rows(problem: Problem) -> Tensor:
+    """Rows that `fit_problem` fits to; the others judge."""
+    return problem.train[int(len(problem.train) * _VALIDATION_FRACTION) :]
+
+
 def fit_problem(problem: Problem, *, seed: int) -> StructuralCausalModel:
     """Fit a structural causal model whose mechanism families are chosen from the training rows."""
-    held = int(len(problem.train) * _VALIDATION_FRACTION)
+    rows = training_rows(problem)
     return fit_chosen_families(
         problem.graph,
-        problem.train[held:],
-        problem.train[:held],
+        rows,
+        problem.train[: -len(rows)],
         MechanismConfig(),
         FitConfig(seed=seed, max_epochs=_MAX_EPOCHS),
     )

@@ -13,7 +13,6 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from acie_pipelines.causal.scm import StructuralCausalModel
 from acie_pipelines.evaluation.counterfactual_problems import GALAXY_STATE
 from acie_pipelines.evaluation.measurements import Measured
 from acie_pipelines.evaluation.spectral_measures import (
@@ -30,13 +29,9 @@ from acie_pipelines.evaluation.spectral_problems import (
     SpectralProblem,
     doubled_mass,
 )
-from acie_pipelines.models.counterfactual import (
-    LearnedMechanisms,
-    SimulatorMechanisms,
-    SpectralEngine,
-    SpectralPosterior,
-)
+from acie_pipelines.models.counterfactual import SpectralEngine, SpectralPosterior
 from acie_pipelines.models.decoder import SpectralDecoder
+from acie_pipelines.models.mechanisms import LearnedMechanisms, SimulatorMechanisms
 from acie_pipelines.models.parameters import PARAMETERS
 from acie_pipelines.models.posterior import AmortisedPosterior
 from acie_pipelines.models.simulated import SimulatedSpectra, simulate_spectra
@@ -107,9 +102,7 @@ def _abducted(
     return engine, engine.abduct(data.flux, data.ivar, draws=DRAWS, seed=seed)
 
 
-def measure_known(
-    network: AmortisedPosterior, learned: StructuralCausalModel, seed: int
-) -> Measured:
+def measure_known(network: AmortisedPosterior, learned: LearnedMechanisms, seed: int) -> Measured:
     """Doubled mass with known and with learned mechanisms, and where the state may change."""
     problem = doubled_mass(GALAXIES, seed=_TEST_SEED + seed)
     data = problem.data
@@ -145,10 +138,13 @@ def measure_known(
     values["natural state/coverage of pixels, off 0.9"] = abs(
         values["natural state/coverage of pixels"] - 0.9
     )
-    engine = SpectralEngine(network, SpectralDecoder(), LearnedMechanisms(learned))
+    engine = SpectralEngine(network, SpectralDecoder(), learned)
     by_learned = engine.counterfactual(found, [DOUBLED], seed=seed, hold_state=True)
     by_learned_measured = _errors("learned mechanisms", by_learned.median, problem)
     values |= by_learned_measured.values
+    inside = coverage(by_learned.flux, problem.flux)
+    values["learned mechanisms/coverage of pixels"] = inside
+    values["learned mechanisms/coverage of pixels, off 0.9"] = abs(inside - 0.9)
     measured.series["residuals, learned"] = by_learned_measured.series["residuals"]
     measured.series["errors, learned"] = by_learned_measured.series["errors"]
     train = simulate_spectra(_TRAIN, seed=seed)

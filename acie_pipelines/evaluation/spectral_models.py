@@ -5,10 +5,14 @@ Belongs here: how each is trained, and kept. Does not belong here: what is asked
 
 from typing import Final
 
-from acie_pipelines.causal.scm import StructuralCausalModel
-from acie_pipelines.evaluation.counterfactual_problems import fit_problem, galaxy_problem
+from acie_pipelines.evaluation.counterfactual_problems import (
+    fit_problem,
+    galaxy_problem,
+    training_rows,
+)
 from acie_pipelines.evaluation.measurements import Measurements
 from acie_pipelines.evaluation.spectral_sources import MECHANISM_SOURCES, POSTERIOR_SOURCES
+from acie_pipelines.models.mechanisms import LearnedMechanisms
 from acie_pipelines.models.posterior import AmortisedPosterior, PosteriorConfig
 from acie_pipelines.models.posterior_training import PosteriorTraining, train_posterior
 from acie_pipelines.models.simulated import simulate_spectra
@@ -34,18 +38,20 @@ def trained_posterior(measurements: Measurements) -> AmortisedPosterior:
     )
 
 
-def learned_mechanisms(measurements: Measurements, seed: int) -> StructuralCausalModel:
-    """Model fitted to a table of simulated galaxies, from the folder if it is there."""
+def learned_mechanisms(measurements: Measurements, seed: int) -> LearnedMechanisms:
+    """Mechanisms fitted to a table of simulated galaxies, from the folder if they are there."""
     return measurements.model(
         f"mechanisms-{seed}",
         lambda: fit_mechanisms(measurements, seed),
-        StructuralCausalModel.load,
+        LearnedMechanisms.load,
         depends_on=MECHANISM_SOURCES,
     )
 
 
-def fit_mechanisms(measurements: Measurements, seed: int) -> StructuralCausalModel:
-    """Fit that model, and keep it."""
-    model = fit_problem(galaxy_problem(seed, hold_state=False), seed=seed)
-    measurements.keep(f"mechanisms-{seed}", model, depends_on=MECHANISM_SOURCES)
-    return model
+def fit_mechanisms(measurements: Measurements, seed: int) -> LearnedMechanisms:
+    """Fit them, find how far they may be off, and keep both."""
+    problem = galaxy_problem(seed, hold_state=False)
+    model = fit_problem(problem, seed=seed)
+    found = LearnedMechanisms.of(model, training_rows(problem), seed=seed)
+    measurements.keep(f"mechanisms-{seed}", found, depends_on=MECHANISM_SOURCES)
+    return found

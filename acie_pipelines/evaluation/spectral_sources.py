@@ -32,6 +32,8 @@ MECHANISM_SOURCES: Final = (
     "causal/scm.py",
     "causal/selection.py",
     "causal/splines.py",
+    "causal/weight_draws.py",
+    "models/mechanisms.py",
     "simulation/galaxy.py",
     "simulation/mechanisms.py",
 )

@@ -4,21 +4,20 @@ Belongs here: the engine and its answers. Does not belong here: the inference it
 (`acie_pipelines.models.refinement`), mechanisms, or scores.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from acie_pipelines.causal.interventions import Intervention
-from acie_pipelines.causal.scm import StructuralCausalModel
 from acie_pipelines.errors import ModelError
 from acie_pipelines.models.decoder import SpectralDecoder
 from acie_pipelines.models.importance import LARGEST_SHAPE, exact_draws
 from acie_pipelines.models.intervals import central_interval
 from acie_pipelines.models.latents import LATENTS, galaxies
+from acie_pipelines.models.mechanisms import Mechanisms
 from acie_pipelines.models.mode_search import find_mode, largest_chi_square
 from acie_pipelines.models.outliers import exogenous_residual
 from acie_pipelines.models.parameters import constrain, unconstrain
@@ -26,14 +25,11 @@ from acie_pipelines.models.posterior import AmortisedPosterior
 from acie_pipelines.models.refinement import LaplacePosterior, refine
 from acie_pipelines.models.unseen import complete
 from acie_pipelines.simulation.cosmology import age_of_universe_gyr
-from acie_pipelines.simulation.galaxy import QUENCHED, STAR_FORMING, GalaxySCM
-from acie_pipelines.simulation.mechanisms import CONTINUOUS, quenching_log_odds
+from acie_pipelines.simulation.galaxy import QUENCHED, STAR_FORMING
+from acie_pipelines.simulation.mechanisms import CONTINUOUS
 
 __all__ = [
     "CounterfactualSpectra",
-    "LearnedMechanisms",
-    "Mechanisms",
-    "SimulatorMechanisms",
     "SpectralEngine",
     "SpectralPosterior",
 ]
@@ -41,84 +37,6 @@ __all__ = [
 _STATE: Final = "star_formation_state"
 _LARGEST_AGE_SHARE: Final = 0.99
 _LEAST_EFFECTIVE_DRAWS: Final = 20.0
-
-
-class Mechanisms(Protocol):
-    """What one property does to another."""
-
-    def counterfactual(
-        self, values: Mapping[str, Tensor], do: Sequence[Intervention], *, seed: int
-    ) -> dict[str, Tensor]:
-        """Say what galaxies with these values would have been."""
-        ...
-
-    def tail(self, values: Mapping[str, Tensor], node: str) -> Tensor:
-        """Probability of a value of a node at least as odd, given its causes, shape ``(n,)``."""
-        ...
-
-
-class SimulatorMechanisms:
-    """The mechanisms that made the simulated galaxies."""
-
-    def __init__(self) -> None:
-        self.scm = GalaxySCM()
-
-    def counterfactual(
-        self, values: Mapping[str, Tensor], do: Sequence[Intervention], *, seed: int
-    ) -> dict[str, Tensor]:
-        """Abduct the noise, intervene, predict."""
-        noise = self.scm.abduct(values, seed=seed)
-        return self.scm.values(noise, do=do, factual=values)
-
-    def tail(self, values: Mapping[str, Tensor], node: str) -> Tensor:
-        """Probability of both tails of a continuous node's noise, or of a category."""
-        if node == _STATE:
-            odds = quenching_log_odds(values)
-            return torch.sigmoid(torch.where(values[node] > 0.5, odds, -odds))
-        # A root's constants take their shape and dtype from its value.
-        causes = values if self.scm.graph.parents(node) else {node: values[node]}
-        return _both_tails(CONTINUOUS[node].noise(values[node], causes))
-
-
-class LearnedMechanisms:
-    """Mechanisms fitted to a table of galaxies.
-
-    Parameters
-    ----------
-    model
-        On the nodes of the galaxy graph.
-    """
-
-    def __init__(self, model: StructuralCausalModel) -> None:
-        self.model = model
-
-    def counterfactual(
-        self, values: Mapping[str, Tensor], do: Sequence[Intervention], *, seed: int
-    ) -> dict[str, Tensor]:
-        """Abduct the noise, intervene, predict; untouched nodes keep float64 values."""
-        batch = torch.stack([values[name] for name in self.model.names], dim=1).float()
-        found = self.model.counterfactual(batch, do, seed=seed)
-        nodes = [intervention.node for intervention in do]
-        touched = set(nodes) | self.model.graph.descendants(*nodes)
-        return {
-            name: found[:, k].double() if name in touched else values[name]
-            for k, name in enumerate(self.model.names)
-        }
-
-    @torch.no_grad()
-    def tail(self, values: Mapping[str, Tensor], node: str) -> Tensor:
-        """Probability of both tails of a continuous node's noise, or of a category."""
-        batch = torch.stack([values[name] for name in self.model.names], dim=1).float()
-        if self.model.graph.nodes[node].categories:
-            return torch.exp(self.model.node_log_prob(batch, node)).double()
-        noise = self.model.abduct(batch, only=[node])[:, self.model.noise_columns[node]]
-        return _both_tails(noise[:, 0])
-
-
-def _both_tails(noise: Tensor) -> Tensor:
-    """Probability of a standard normal beyond the noise on either side; 0 where there is none."""
-    tails: Tensor = torch.special.erfc(noise.abs() / math.sqrt(2)).nan_to_num(nan=0.0)
-    return tails
 
 
 @dataclass(frozen=True)

@@ -327,9 +327,18 @@ def answer(
         chi_square=chi_square,
         effective_draws=float(posterior.effective_draws[0]),
         reliable=bool(posterior.reliable[0]) and chi_square <= _LARGEST_CHI_SQUARE,
-        notes=spectrum.notes,
+        notes=spectrum.notes + _of_mechanisms(engine, do),
         warnings=tuple(warnings),
     )
+
+
+def _of_mechanisms(engine: SpectralEngine, do: Sequence[Intervention]) -> tuple[str, ...]:
+    """Say whose error is not in the intervals."""
+    reached = galaxy_graph().descendants(*(each.node for each in do))
+    known = sorted(engine.mechanisms.taken_as_known & reached)
+    if not known:
+        return ()
+    return (f"intervals hold no error of the learned mechanism of {', '.join(known)}",)
 
 
 def _abduct(

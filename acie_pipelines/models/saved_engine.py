@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from acie_pipelines.causal.scm import StructuralCausalModel
 from acie_pipelines.errors import IntegrityError, ModelError
-from acie_pipelines.models.counterfactual import LearnedMechanisms, SpectralEngine
+from acie_pipelines.models.counterfactual import SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
+from acie_pipelines.models.mechanisms import LearnedMechanisms
 from acie_pipelines.models.posterior import AmortisedPosterior
 from acie_pipelines.models.residual import LearnedResidual
 from acie_pipelines.provenance import Manifest, read_manifest
@@ -41,7 +41,7 @@ _POSTERIOR_WEIGHTS_FILE: Final = "posterior.pt"
 _MECHANISMS_SPEC_FILE: Final = "mechanisms.json"
 _MECHANISMS_WEIGHTS_FILE: Final = "mechanisms.pt"
 _RESIDUAL_FILE: Final = "residual.npz"
-_FORMAT: Final = "acie.spectral-engine/1"
+_FORMAT: Final = "acie.spectral-engine/2"
 _MANIFEST_FILE: Final = "manifest.json"
 
 
@@ -64,14 +64,13 @@ def engine_files(engine: SpectralEngine) -> dict[str, bytes]:
         "residual": decoder.residual is not None,
         "refinement_steps": engine.refinement_steps,
     }
-    model = engine.mechanisms.model
     residual = {} if decoder.residual is None else {_RESIDUAL_FILE: decoder.residual.to_bytes()}
     return residual | {
         _ENGINE_FILE: _json(spec),
         _POSTERIOR_SPEC_FILE: _json(engine.posterior.spec()),
         _POSTERIOR_WEIGHTS_FILE: engine.posterior.weights(),
-        _MECHANISMS_SPEC_FILE: _json(model.spec()),
-        _MECHANISMS_WEIGHTS_FILE: model.weights(),
+        _MECHANISMS_SPEC_FILE: _json(engine.mechanisms.spec()),
+        _MECHANISMS_WEIGHTS_FILE: engine.mechanisms.weights(),
     }
 
 
@@ -95,8 +94,8 @@ def _engine(read: Callable[[str], bytes]) -> SpectralEngine:
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError("engine", f"cannot be loaded ({error})", "train it again") from error
     posterior = AmortisedPosterior.load(read(_POSTERIOR_SPEC_FILE), read(_POSTERIOR_WEIGHTS_FILE))
-    model = StructuralCausalModel.load(read(_MECHANISMS_SPEC_FILE), read(_MECHANISMS_WEIGHTS_FILE))
-    return SpectralEngine(posterior, decoder, LearnedMechanisms(model), refinement_steps=steps)
+    mechanisms = LearnedMechanisms.load(read(_MECHANISMS_SPEC_FILE), read(_MECHANISMS_WEIGHTS_FILE))
+    return SpectralEngine(posterior, decoder, mechanisms, refinement_steps=steps)
 
 
 def _checked(

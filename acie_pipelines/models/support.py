@@ -19,7 +19,8 @@ from torch import Tensor
 
 from acie_pipelines.causal.graph import CausalGraph
 from acie_pipelines.causal.interventions import Intervention
-from acie_pipelines.models.counterfactual import Mechanisms, SpectralEngine, SpectralPosterior
+from acie_pipelines.models.counterfactual import SpectralEngine, SpectralPosterior
+from acie_pipelines.models.mechanisms import Mechanisms
 from acie_pipelines.simulation.cosmology import age_of_universe_gyr
 
 __all__ = ["LEAST_SUPPORT", "Intervened", "intervene"]

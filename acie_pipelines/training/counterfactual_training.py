@@ -21,8 +21,9 @@ from acie_pipelines.causal.mechanisms import MechanismConfig
 from acie_pipelines.causal.scm import StructuralCausalModel
 from acie_pipelines.causal.selection import fit_chosen_families
 from acie_pipelines.errors import ConfigurationError, IntegrityError
-from acie_pipelines.models.counterfactual import LearnedMechanisms, SpectralEngine
+from acie_pipelines.models.counterfactual import SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
+from acie_pipelines.models.mechanisms import LearnedMechanisms
 from acie_pipelines.models.posterior import AmortisedPosterior, PosteriorConfig
 from acie_pipelines.models.posterior_monitor import CollapseMonitor
 from acie_pipelines.models.posterior_training import (
@@ -133,19 +134,20 @@ def learnable_graph() -> CausalGraph:
     return CausalGraph(state if n == _STATE else node for n, node in graph.nodes.items())
 
 
-def learn_mechanisms(data: SpectraFile, config: MechanismTraining) -> StructuralCausalModel:
-    """Fit a causal model to the properties of the galaxies in a file."""
+def learn_mechanisms(data: SpectraFile, config: MechanismTraining) -> LearnedMechanisms:
+    """Fit a causal model to the properties of the galaxies in a file, and find its error."""
     graph = learnable_graph()
     train, validation = data.table(graph, config.rows)
     if config.families == "chosen":
-        return fit_chosen_families(graph, train, validation, config.shape, config.fit)
-    declared = CausalGraph(
-        node if node.categories else replace(node, mechanism=config.families)
-        for node in graph.nodes.values()
-    )
-    model = StructuralCausalModel(declared, config.shape, seed=config.fit.seed)
-    fit_scm(model, train, validation, config.fit)
-    return model.eval()
+        model = fit_chosen_families(graph, train, validation, config.shape, config.fit)
+    else:
+        declared = CausalGraph(
+            node if node.categories else replace(node, mechanism=config.families)
+            for node in graph.nodes.values()
+        )
+        model = StructuralCausalModel(declared, config.shape, seed=config.fit.seed)
+        fit_scm(model, train, validation, config.fit)
+    return LearnedMechanisms.of(model.eval(), train, seed=config.fit.seed)
 
 
 def train_counterfactual_model(
@@ -255,7 +257,7 @@ def train_counterfactual_model(
         engine = SpectralEngine(
             fitter.finish().cpu(),
             decoder,
-            LearnedMechanisms(mechanisms),
+            mechanisms,
             refinement_steps=config.refinement_steps,
         )
         curves = json.dumps([asdict(epoch) for epoch in fitter.history], indent=1)
@@ -281,7 +283,7 @@ def train_counterfactual_model(
             outputs = tuple(Output(n, hashlib.sha256(d).hexdigest()) for n, d in files.items())
             manifest = generation.commit(outputs, attributes)
         if tracker is not None:
-            tracker.finish(mechanisms.graph, fitter.history, manifest, files)
+            tracker.finish(mechanisms.model.graph, fitter.history, manifest, files)
     except BaseException:
         if tracker is not None:
             tracker.fail()
@@ -297,16 +299,16 @@ def read_curves(store: Store, manifest: Manifest) -> list[PosteriorEpoch]:
 
 
 def _kept_mechanisms(
-    checkpoint: Checkpoint, learn: Callable[[], StructuralCausalModel]
-) -> StructuralCausalModel:
+    checkpoint: Checkpoint, learn: Callable[[], LearnedMechanisms]
+) -> LearnedMechanisms:
     """Give the mechanisms that were learned before, or learn and keep them."""
     state = checkpoint.load(_MECHANISMS)
     if state is not None:
         weights = state["weights"].numpy().tobytes()
-        return StructuralCausalModel.load(state["spec"].encode(), weights)
-    model = learn()
+        return LearnedMechanisms.load(state["spec"].encode(), weights)
+    found = learn()
     # As they will be loaded, so that an interruption changes nothing.
-    spec, weights = json.dumps(model.spec()), model.weights()
+    spec, weights = json.dumps(found.spec()), found.weights()
     kept = torch.frombuffer(bytearray(weights), dtype=torch.uint8)
     checkpoint.save(_MECHANISMS, {"spec": spec, "weights": kept})
-    return StructuralCausalModel.load(spec.encode(), weights)
+    return LearnedMechanisms.load(spec.encode(), weights)

@@ -27,8 +27,9 @@ from acie_pipelines.evaluation.figures import (
     examples_figure,
     physics_figure,
 )
-from acie_pipelines.models.counterfactual import LearnedMechanisms, SpectralEngine
+from acie_pipelines.models.counterfactual import SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
+from acie_pipelines.models.mechanisms import LearnedMechanisms
 from acie_pipelines.models.parameters import unconstrain
 from acie_pipelines.models.posterior import AmortisedPosterior, PosteriorConfig
 from acie_pipelines.models.posterior_training import (

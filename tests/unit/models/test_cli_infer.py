@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from acie_pipelines.cli import app
 from acie_pipelines.errors import ConfigurationError, FormatMismatchError
-from acie_pipelines.models.counterfactual import SimulatorMechanisms, SpectralEngine
+from acie_pipelines.models.counterfactual import SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
+from acie_pipelines.models.mechanisms import SimulatorMechanisms
 from acie_pipelines.models.parameters import unconstrain
 from acie_pipelines.models.posterior import AmortisedPosterior, PosteriorConfig
 from acie_pipelines.models.residual import LearnedResidual

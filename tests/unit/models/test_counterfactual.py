@@ -5,8 +5,9 @@ import torch
 
 from acie_pipelines.causal.interventions import Intervention
 from acie_pipelines.errors import ModelError
-from acie_pipelines.models.counterfactual import SimulatorMechanisms, SpectralEngine
+from acie_pipelines.models.counterfactual import SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
+from acie_pipelines.models.mechanisms import SimulatorMechanisms
 from acie_pipelines.models.parameters import PARAMETERS, unconstrain
 from acie_pipelines.models.posterior import AmortisedPosterior, PosteriorConfig
 from acie_pipelines.models.simulated import SimulatedSpectra, simulate_spectra

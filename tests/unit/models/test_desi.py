@@ -10,9 +10,10 @@ from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 
 from acie_pipelines.errors import ObservationError
 from acie_pipelines.models.adaptation import adapted
-from acie_pipelines.models.counterfactual import SimulatorMechanisms, SpectralEngine
+from acie_pipelines.models.counterfactual import SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
 from acie_pipelines.models.intervals import central_interval
+from acie_pipelines.models.mechanisms import SimulatorMechanisms
 from acie_pipelines.models.parameters import unconstrain
 from acie_pipelines.models.query import answer, on_grid, questions
 from acie_pipelines.observations.spectra import read_spectrum

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from acie_pipelines.errors import ConfigurationError, ObservationError, StorageError
-from acie_pipelines.models.counterfactual import SimulatorMechanisms, SpectralEngine
+from acie_pipelines.models.counterfactual import SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
+from acie_pipelines.models.mechanisms import SimulatorMechanisms
 from acie_pipelines.models.parameters import unconstrain
 from acie_pipelines.models.query import (
     CounterfactualResult,
