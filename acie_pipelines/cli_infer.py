@@ -20,7 +20,7 @@ from acie_pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from acie_pipelines.models.counterfactual import SpectralEngine
-    from acie_pipelines.models.residual import LearnedResidual
+    from acie_pipelines.models.fine_tuning import FineTuning
 
 __all__ = ["adapt", "infer"]
 
@@ -45,8 +45,8 @@ def _engine(model: str) -> "tuple[SpectralEngine, str]":
     return engine, str(version.version)
 
 
-def _residual(path: Path) -> "LearnedResidual":
-    from acie_pipelines.models.residual import LearnedResidual
+def _adapted(engine: "SpectralEngine", path: Path) -> "SpectralEngine":
+    from acie_pipelines.models.adaptation_file import from_bytes
 
     try:
         data = path.read_bytes()
@@ -54,7 +54,7 @@ def _residual(path: Path) -> "LearnedResidual":
         raise ModelError(
             path, f"cannot be read ({error.strerror})", "give a file written by acie adapt"
         ) from error
-    return LearnedResidual.from_bytes(data)
+    return from_bytes(engine, data, path)
 
 
 def infer(
@@ -109,7 +109,8 @@ def infer(
     if not read:
         raise typer.Exit(1)
     engine, version = _engine(model)
-    softened = cache(lambda: adapted(engine, None if adaptation is None else _residual(adaptation)))
+    taught = None if adaptation is None else _adapted(engine, adaptation)
+    softened = cache(lambda: taught or adapted(engine, None))
     for observed, answer_file, picture in read:
         simulated = adaptation is None and observed.survey == "simulation"
         with refused.one():
@@ -220,16 +221,23 @@ def adapt(
     spectra: Annotated[list[Path], typer.Argument(help="SDSS or DESI spectra of galaxies.")],
     result: Annotated[Path, typer.Option("--out", help="File of what was learned.")],
     model: Model = "production",
-    seed: Annotated[int, typer.Option(help="Of starts and held-out pixels.")] = 0,
+    fine_tune: Annotated[
+        bool, typer.Option("--fine-tune", help="Also train the network on these spectra.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of starts, held-out pixels and batches.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Learn from a survey's own spectra, without labels, what the physics leaves out.
 
-    Prints how well galaxies are fitted that taught nothing (five-fold cross-validation).
+    Prints how well galaxies are fitted that taught nothing (five-fold cross-validation). A network
+    that was fine-tuned is kept only if galaxies held out gain by it.
     """
     from dataclasses import asdict
 
     from acie_pipelines.models.adaptation import adapt as learn
+    from acie_pipelines.models.adaptation import adapted
+    from acie_pipelines.models.adaptation_file import to_bytes
+    from acie_pipelines.models.fine_tuning import fine_tune_on
     from acie_pipelines.models.query import on_grid
     from acie_pipelines.observations.spectra import read_spectrum
     from acie_pipelines.storage import atomic_writer
@@ -238,12 +246,23 @@ def adapt(
     preset = engine.decoder.preset
     observed = [on_grid(read_spectrum(path), preset) for path in spectra]
     found = learn(engine, observed, seed=seed, progress=err.print)
+    tuned = None
+    if fine_tune:
+        tuned = fine_tune_on(
+            adapted(engine, found.residual), observed, seed=seed, progress=err.print
+        )
+    network = tuned.posterior if tuned is not None and tuned.kept else None
     with atomic_writer(result) as handle:
-        handle.write(found.residual.to_bytes())
+        handle.write(to_bytes(engine, found.residual, network))
     if as_json:
-        fits = [asdict(fit) for fit in found.fits]
-        norm = found.residual.spectral_norm
-        typer.echo(json.dumps({"model": version, "spectral_norm": norm, "held_out": fits}))
+        body = {
+            "model": version,
+            "spectral_norm": found.residual.spectral_norm,
+            "held_out": [asdict(fit) for fit in found.fits],
+        }
+        if tuned is not None:
+            body["fine_tuning"] = tuned.summary()
+        typer.echo(json.dumps(body))
         return
     table = Table(
         "Galaxy",
@@ -266,3 +285,26 @@ def adapt(
             worst,
         )
     out.print(table)
+    if tuned is not None:
+        _show_fine_tuning(tuned)
+
+
+def _show_fine_tuning(tuned: "FineTuning") -> None:
+    verdict = (
+        "the fine-tuned network is kept"
+        if tuned.kept
+        else "fine-tuning did not help, and the network stays as it was"
+    )
+    out.print(
+        f"{verdict}: exact draws of {tuned.held_out} held-out galaxies have log density "
+        f"{tuned.before:.2f} nats before and {tuned.after:.2f} after {tuned.taught} others taught; "
+        f"{tuned.unreliable} poorly sampled ones were left out",
+        soft_wrap=True,
+        highlight=False,
+    )
+    out.print(
+        f"evidence lower bound of a typical one: {tuned.bound_before:.0f} before, "
+        f"{tuned.bound_after:.0f} after (up to a constant; does not decide)",
+        soft_wrap=True,
+        highlight=False,
+    )

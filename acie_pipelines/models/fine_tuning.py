@@ -19,8 +19,8 @@ punishes a q that is as wide as the network errs, because most of its draws fit 
 
 import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Final
 
 import torch
@@ -35,16 +35,19 @@ from acie_pipelines.models.mode_search import largest_chi_square
 from acie_pipelines.models.parameters import PARAMETERS, constrain, unconstrain
 from acie_pipelines.models.posterior import AmortisedPosterior
 from acie_pipelines.models.posterior_training import LabelledSpectra
+from acie_pipelines.models.query import GridSpectrum
 from acie_pipelines.models.refinement import refine
 from acie_pipelines.models.simulated import simulate_spectra
 
-__all__ = ["ExactLabels", "FineTuning", "Schedule", "exact_labels", "fine_tune"]
+__all__ = ["ExactLabels", "FineTuning", "Schedule", "exact_labels", "fine_tune", "fine_tune_on"]
 
 _DRAWS: Final = 32
 _LEAST_EFFECTIVE_DRAWS: Final = 20.0
-_FEWEST_GALAXIES: Final = 5
-# One galaxy of so many judges and does not teach.
-_JUDGED: Final = 5
+_FEWEST_GALAXIES: Final = 4
+# One galaxy of so many judges and does not teach. Where that makes few judges, every galaxy is one
+# in turn.
+_FOLDS: Final = 5
+_FEW_JUDGES: Final = 5
 _ANCHOR_SEED: Final = 9_900
 # Noise added to real spectra, in units of theirs: enough that no pixel is learned by heart.
 _EXTRA_NOISE: Final = 0.5
@@ -116,7 +119,7 @@ class FineTuning:
     taught, held_out, unreliable
         Numbers of galaxies that taught, that judged, and that were left out.
     before, after
-        Mean log density of exact draws of the galaxies held out [nats].
+        Mean log density of exact draws of galaxies, by networks that these did not teach [nats].
     bound_before, bound_after
         Median evidence lower bound of these galaxies [nats], up to a constant.
     """
@@ -134,6 +137,44 @@ class FineTuning:
     def kept(self) -> bool:
         """Whether fine-tuning helped galaxies that it had not seen."""
         return self.after > self.before
+
+    def summary(self) -> dict[str, float]:
+        """Everything but the network, as JSON values."""
+        numbers = {each.name: getattr(self, each.name) for each in fields(self)[1:]}
+        return {"kept": self.kept, **numbers}
+
+
+def fine_tune_on(
+    engine: SpectralEngine,
+    spectra: Sequence[GridSpectrum],
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> FineTuning:
+    """Label real spectra by their exact posteriors and fine-tune on them.
+
+    Parameters
+    ----------
+    engine
+        Adapted to the survey.
+    spectra
+        Galaxies with known redshifts.
+    seed
+        Of draws, batches and noise.
+    progress
+        Called with one line of text.
+
+    Raises
+    ------
+    ModelError
+        See `fine_tune`.
+    """
+    tell = progress or (lambda _: None)
+    tell(f"drawing from the exact posteriors of {len(spectra)} galaxies")
+    flux, ivar = (torch.cat([getattr(s, n) for s in spectra]) for n in ("flux", "ivar"))
+    redshift = torch.tensor([s.redshift for s in spectra], dtype=torch.float64)
+    labels = exact_labels(engine, flux, ivar, redshift, seed=seed)
+    return fine_tune(engine, labels, seed=seed, progress=progress)
 
 
 @torch.no_grad()
@@ -208,7 +249,7 @@ def fine_tune(
     Raises
     ------
     ModelError
-        If fewer than five galaxies have a posterior that was sampled well.
+        If fewer than four galaxies have a posterior that was sampled well.
     """
     usable = torch.nonzero(labels.reliable)[:, 0]
     if len(usable) < _FEWEST_GALAXIES:
@@ -217,52 +258,50 @@ def fine_tune(
             f"has {len(usable)} of {len(labels.reliable)} galaxies whose posterior is well sampled",
             f"give spectra of at least {_FEWEST_GALAXIES} such galaxies, or leave out --fine-tune",
         )
-    judged = torch.arange(len(usable)) % _JUDGED == 0
-    train, test = usable[~judged], usable[judged]
-    old = engine.posterior
-    new = _trained(
-        engine, labels, train, schedule or Schedule(), seed, progress or (lambda _: None)
-    )
-    before, after = (mean_log_density(each, labels, test) for each in (old, new))
-    bounds = [
-        evidence_bound(
-            each,
-            engine.decoder,
-            labels.flux[test],
-            labels.ivar[test],
-            labels.noise_scale[test],
-            seed=seed,
-        ).median()
-        for each in (old, new)
-    ]
+    old, tell = engine.posterior, progress or (lambda _: None)
+    chosen = schedule or Schedule()
+    folds = torch.arange(len(usable)) % _FOLDS
+    enough = int((folds == 0).sum()) >= _FEW_JUDGES
+    judged = range(1 if enough else min(_FOLDS, len(usable)))
+    found = []
+    for fold in judged:
+        train, test = usable[folds != fold], usable[folds == fold]
+        tell(f"{len(train)} galaxies teach, {len(test)} judge")
+        new = _trained(engine, labels, train, chosen, seed, tell)
+        found.append([_judged(each, engine.decoder, labels, test, seed) for each in (old, new)])
+    before, after = (torch.cat([each[k] for each in found], dim=1) for k in (0, 1))
+    helped = bool(after[0].mean() > before[0].mean())
+    if helped and len(judged) > 1:
+        tell(f"{len(usable)} galaxies teach")
+        train, new = usable, _trained(engine, labels, usable, chosen, seed, tell)
     return FineTuning(
-        posterior=new if after > before else old,
+        posterior=new if helped else old,
         taught=len(train),
-        held_out=len(test),
+        held_out=before.shape[1],
         unreliable=len(labels.reliable) - len(usable),
-        before=before,
-        after=after,
-        bound_before=float(bounds[0]),
-        bound_after=float(bounds[1]),
+        before=float(before[0].mean()),
+        after=float(after[0].mean()),
+        bound_before=float(before[1].median()),
+        bound_after=float(after[1].median()),
     )
 
 
 @torch.no_grad()
-def mean_log_density(posterior: AmortisedPosterior, labels: ExactLabels, rows: Tensor) -> float:
-    """Mean of log q over exact draws of some galaxies [nats].
-
-    Parameters
-    ----------
-    posterior
-        The network.
-    labels
-        Galaxies.
-    rows
-        Numbers of those that are asked for.
-    """
-    context = posterior.context(labels.flux[rows], labels.ivar[rows])
+def _judged(
+    posterior: AmortisedPosterior,
+    decoder: SpectralDecoder,
+    labels: ExactLabels,
+    rows: Tensor,
+    seed: int,
+) -> Tensor:
+    """Mean log density of exact draws and evidence bound of some galaxies, shape ``(2, n)``."""
+    flux, ivar = labels.flux[rows], labels.ivar[rows]
+    context = posterior.context(flux, ivar)
     drawn = labels.parameters[:, rows]
-    return float(torch.stack([posterior.log_prob(each, context) for each in drawn]).mean())
+    density = torch.stack([posterior.log_prob(each, context) for each in drawn]).mean(dim=0)
+    scale = labels.noise_scale[rows]
+    bound = evidence_bound(posterior, decoder, flux, ivar, scale, seed=seed)
+    return torch.stack([density, bound])
 
 
 def _trained(

@@ -1,6 +1,7 @@
 """`acie infer` from the shell."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -10,13 +11,14 @@ import torch
 from typer.testing import CliRunner
 
 from acie_pipelines.cli import app
+from acie_pipelines.cli_infer import _show_fine_tuning
 from acie_pipelines.errors import ConfigurationError, FormatMismatchError
 from acie_pipelines.models.counterfactual import SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
+from acie_pipelines.models.fine_tuning import FineTuning, Schedule
 from acie_pipelines.models.mechanisms import SimulatorMechanisms
 from acie_pipelines.models.parameters import unconstrain
 from acie_pipelines.models.posterior import AmortisedPosterior, PosteriorConfig
-from acie_pipelines.models.residual import LearnedResidual
 from acie_pipelines.samples import sample_observations
 from acie_pipelines.simulation.galaxy import GalaxySCM
 
@@ -57,13 +59,19 @@ def test_real_spectra_teach_a_residual_that_answers_a_question(
     spectra = [str(p) for p in sample_observations() if p.name.startswith("spec-")]
     taught = tmp_path / "sdss.npz"
     runner = CliRunner()
-    done = runner.invoke(app, ["adapt", *spectra, "--out", str(taught), "--json"])
+    monkeypatch.setattr("acie_pipelines.models.evidence._DRAWS", 2)
+    brief = partial(Schedule, steps=20, share=4, simulated=100)
+    monkeypatch.setattr("acie_pipelines.models.fine_tuning.Schedule", brief)
+    done = runner.invoke(app, ["adapt", *spectra, "--out", str(taught), "--fine-tune", "--json"])
     assert done.exit_code == 0, done.output
+    tuned = json.loads(done.stdout)["fine_tuning"]
+    assert tuned["kept"] == (tuned["after"] > tuned["before"])
+    assert tuned["held_out"] + tuned["unreliable"] == len(spectra)
     held_out = json.loads(done.stdout)["held_out"]
     assert [fit["name"] for fit in held_out] == [Path(p).name for p in spectra]
     assert np.median([fit["after"] for fit in held_out]) < 2
     assert np.mean([fit["coverage"] for fit in held_out]) > 0.8
-    assert LearnedResidual.from_bytes(taught.read_bytes()).spectral_norm <= 0.1001
+    assert json.loads(done.stdout)["spectral_norm"] <= 0.1001
     answer = tmp_path / "answer.h5"
     asked = ["infer", "--observation", spectra[0], "--do", "stellar_mass*=2", "--draws", "20"]
     done = runner.invoke(app, [*asked, "--adaptation", str(taught), "--out", str(answer), "--json"])
@@ -83,6 +91,18 @@ def typical(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that needs no registry, and answers at once."""
     engine = SpectralEngine(Typical(), SpectralDecoder(), SimulatorMechanisms(), refinement_steps=0)
     monkeypatch.setattr("acie_pipelines.cli_infer._engine", lambda _: (engine, "7"))
+
+
+@pytest.mark.parametrize(("after", "verdict"), [(3.0, "is kept"), (-3.0, "did not help")])
+def test_the_verdict_on_fine_tuning_is_told(
+    after: float, verdict: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _show_fine_tuning(FineTuning(Typical(), 12, 3, 2, 1.0, after, -50.0, -70.0))
+    verdict_line, bound_line = capsys.readouterr().out.splitlines()
+    assert verdict in verdict_line
+    assert "3 held-out galaxies" in verdict_line
+    assert f"1.00 nats before and {after:.2f} after 12 others taught" in verdict_line
+    assert "-50 before, -70 after" in bound_line
 
 
 ASKED = ("--do", "stellar_mass*=2", "--draws", "20", "--json")

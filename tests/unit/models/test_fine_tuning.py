@@ -9,9 +9,10 @@ import torch
 from acie_pipelines.errors import IntegrityError, ModelError
 from acie_pipelines.models.adaptation import adapted
 from acie_pipelines.models.adaptation_file import from_bytes, to_bytes
-from acie_pipelines.models.counterfactual import SimulatorMechanisms, SpectralEngine
+from acie_pipelines.models.counterfactual import SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
 from acie_pipelines.models.fine_tuning import ExactLabels, Schedule, exact_labels, fine_tune
+from acie_pipelines.models.mechanisms import SimulatorMechanisms
 from acie_pipelines.models.parameters import unconstrain
 from acie_pipelines.models.posterior import AmortisedPosterior, PosteriorConfig
 from acie_pipelines.models.posterior_training import PosteriorTraining, train_posterior
@@ -90,23 +91,23 @@ def test_what_does_not_help_is_not_kept(engine: SpectralEngine) -> None:
 
 
 def test_galaxies_that_are_poorly_sampled_teach_nothing(engine: SpectralEngine) -> None:
-    labels = labelled(simulate_spectra(20, seed=64))
-    reliable = torch.arange(20) < 10
+    labels = labelled(simulate_spectra(40, seed=64))
+    reliable = torch.arange(40) < 30
     wild = labels.parameters.clone()
     wild[:, ~reliable] = 1e3
     softer = adapted(engine, None)
     found = fine_tune(
         softer, replace(labels, parameters=wild, reliable=reliable), schedule=BRIEF, seed=0
     )
-    assert (found.taught, found.held_out, found.unreliable) == (8, 2, 10)
+    assert (found.taught, found.held_out, found.unreliable) == (24, 6, 10)
     clean = fine_tune(softer, replace(labels, reliable=reliable), schedule=BRIEF, seed=0)
     assert torch.equal(weights(found.posterior), weights(clean.posterior))
     with pytest.raises(ModelError, match="well sampled"):
-        fine_tune(softer, replace(labels, reliable=torch.arange(20) < 4), schedule=BRIEF)
+        fine_tune(softer, replace(labels, reliable=torch.arange(40) < 3), schedule=BRIEF)
 
 
 def test_the_seed_decides(engine: SpectralEngine) -> None:
-    labels = labelled(simulate_spectra(20, seed=65))
+    labels = labelled(simulate_spectra(25, seed=65))
     softer = adapted(engine, None)
     first, again, other = (fine_tune(softer, labels, schedule=BRIEF, seed=s) for s in (1, 1, 2))
     assert first.kept
@@ -114,6 +115,13 @@ def test_the_seed_decides(engine: SpectralEngine) -> None:
     assert first.bound_after == again.bound_after
     assert not torch.equal(weights(first.posterior), weights(other.posterior))
     assert not torch.equal(weights(first.posterior), weights(engine.posterior))
+
+
+def test_of_few_galaxies_every_one_judges(engine: SpectralEngine) -> None:
+    labels = labelled(simulate_spectra(6, seed=67))
+    found = fine_tune(adapted(engine, None), labels, schedule=replace(BRIEF, steps=5), seed=0)
+    assert found.held_out == 6
+    assert found.taught == (6 if found.kept else 5)
 
 
 def test_a_saved_adaptation_gives_the_same_answer_or_is_refused(engine: SpectralEngine) -> None:
