@@ -3,7 +3,8 @@
 Belongs here: the ``counterfactual`` benchmark: its order, and the rows about variables.
 Does not belong here: the problems (`acie_pipelines.evaluation.counterfactual_problems`,
 `acie_pipelines.evaluation.public_sems`), spectra
-(`acie_pipelines.evaluation.counterfactual_spectra`), stamps
+(`acie_pipelines.evaluation.counterfactual_spectra`), fine-tuning
+(`acie_pipelines.evaluation.fine_tuning_proof`), stamps
 (`acie_pipelines.evaluation.galaxy_images`), figures
 (`acie_pipelines.evaluation.counterfactual_figures`) or the peers
 (`acie_pipelines.evaluation.peers`).
@@ -27,7 +28,12 @@ from torch import Tensor
 
 from acie_pipelines.causal.interventions import Intervention
 from acie_pipelines.causal.scm import StructuralCausalModel
-from acie_pipelines.evaluation import counterfactual_figures, counterfactual_spectra, galaxy_images
+from acie_pipelines.evaluation import (
+    counterfactual_figures,
+    counterfactual_spectra,
+    fine_tuning_proof,
+    galaxy_images,
+)
 from acie_pipelines.evaluation.bench import Emit, Row, peer_version
 from acie_pipelines.evaluation.counterfactual_problems import (
     GALAXY_STATE,
@@ -170,6 +176,7 @@ def _run(emit: Emit, measurements: Measurements, seeds: range) -> None:
     bounds = [peer for peer in peers if peer.NAME == "no change"]
     _scalar_rows(problems, relative_error, "sd", emit, bounds, measurements, floor)
     counterfactual_spectra.run(emit, measurements, seeds)
+    fine_tuning_proof.run(emit, measurements, seeds)
     galaxy_images.run(emit, measurements, seeds)
 
 
