@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -97,7 +98,7 @@ def fit(
         max_epochs=max_epochs,
         progress=lambda epoch, loss: err.print(f"epoch {epoch}: held-out loss {loss:.4f} nats"),
     )
-    write_model(model, fitted.model)
+    write_model(model, fitted.model, fitted.draws)
     shown = Table("Variable", "Family", "Held-out loss (nats)", "Rows", title=str(model))
     for name, loss in fitted.losses.items():
         family = fitted.model.graph.nodes[name].mechanism
@@ -114,21 +115,32 @@ def ask(
     missing: Missing = None,
     seed: Annotated[int, typer.Option(help="Of noise that a category only bounds.")] = 0,
 ) -> None:
-    """Say what every row would have been under an intervention."""
+    """Say what every row would have been under an intervention, and how far off that may be.
+
+    Columns NODE_low and NODE_high are the ends of 90 % intervals, which hold the error of the
+    mechanisms that the table left.
+    """
     from acie_pipelines.causal.files import read_model
     from acie_pipelines.causal.queries import parse_interventions
     from acie_pipelines.causal.tables import read_rows, write_rows
+    from acie_pipelines.models.table_answers import intervals_of_answers
 
-    found = read_model(model)
+    found, draws = read_model(model)
     interventions = parse_interventions(do, found.graph)
     batch = found.tensor(read_rows(table, found.graph, missing=missing or ()))
     changed = found.counterfactual(batch, interventions, seed=seed)
-    write_rows(answers, found.graph, found.columns(changed))
     reached = found.graph.descendants(*(each.node for each in interventions))
-    shown = Table("Effect", "Median change", "Rows answered", title=f"do({do})")
+    ends = intervals_of_answers(found, draws, batch, interventions, seed=seed)
+    write_rows(answers, found.graph, found.columns(changed), ends)
+    shown = Table("Effect", "Median change", "Off by, 9 in 10", "Rows answered", title=f"do({do})")
     for name in (name for name in found.names if name in reached):
         difference = (changed - batch)[:, found.column[name]]
         known = difference[difference.isfinite()]
         change = f"{float(known.median()):+.4g}" if len(known) else "unknown"
-        shown.add_row(name, change, f"{len(known)} of {len(batch)}")
+        width = "unknown"
+        if name in ends:
+            low, high = ends[name]
+            half = 0.5 * (high - low)
+            width = f"± {float(np.nanmedian(half)):.2g}" if np.isfinite(half).any() else width
+        shown.add_row(name, change, width, f"{len(known)} of {len(batch)}")
     out.print(shown)

@@ -7,8 +7,10 @@ the lineage graph (`acie_pipelines.training.fit`), which is tracked, resumable a
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
+from torch import Tensor
 
 from acie_pipelines.causal.fitting import FitConfig, Fitter, TensorRows
 from acie_pipelines.causal.graph import CausalGraph
@@ -17,9 +19,12 @@ from acie_pipelines.causal.mechanisms import MechanismConfig
 from acie_pipelines.causal.scm import StructuralCausalModel
 from acie_pipelines.causal.selection import fit_chosen_families
 from acie_pipelines.causal.tables import read_errors, read_rows
+from acie_pipelines.causal.weight_draws import draw_weights
 from acie_pipelines.errors import ConfigurationError
 
 __all__ = ["TableFit", "fit_table"]
+
+_DRAWS: Final = 99
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,9 @@ class TableFit:
     ----------
     model
         Fitted.
+    draws
+        Of its weights, see `acie_pipelines.causal.weight_draws.draw_weights`; none where values
+        have errors, whose effect on the weights is not known.
     losses
         Node to mean negative log-likelihood of the held-out rows [nats per unit of the node].
     rows
@@ -37,6 +45,7 @@ class TableFit:
     """
 
     model: StructuralCausalModel
+    draws: dict[str, Tensor]
     losses: dict[str, float]
     rows: dict[str, int]
 
@@ -124,4 +133,5 @@ def fit_table(
             for name in model.names
         }
     complete = {name: len(model.node_rows(train, name)[0]) for name in model.names}
-    return TableFit(model, losses_by_node, complete)
+    draws = {} if errors else draw_weights(model, train, _DRAWS, seed=seed)
+    return TableFit(model, draws, losses_by_node, complete)

@@ -6,6 +6,7 @@ table of the lineage graph (`acie_pipelines.training.table`), fitting.
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -199,30 +200,53 @@ def _numbers(subject: str, column: NDArray[Any]) -> NDArray[np.float64]:
     return values
 
 
-def write_rows(path: Path, graph: CausalGraph, columns: Mapping[str, NDArray[np.float32]]) -> None:
+def write_rows(
+    path: Path,
+    graph: CausalGraph,
+    columns: Mapping[str, NDArray[np.float32]],
+    intervals: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = MappingProxyType({}),
+) -> None:
     """Write columns of nodes as Parquet or HDF5, by the file's suffix, atomically.
+
+    Parameters
+    ----------
+    path, graph
+        File, and the nodes.
+    columns
+        Node to values.
+    intervals
+        Node to lower and upper ends, written as ``<node>_low`` and ``<node>_high``.
 
     Raises
     ------
     ConfigurationError
-        If the suffix is neither's.
+        If the suffix is neither's, or a node has the name of an interval's end.
     StorageError
         If the file cannot be written; an older one is intact.
     """
     suffix = path.suffix.lower()
+    written = {name: (graph.nodes[name], values) for name, values in columns.items()}
+    for name, ends in intervals.items():
+        for end, values in zip((f"{name}_low", f"{name}_high"), ends, strict=True):
+            if end in written:
+                raise ConfigurationError(
+                    path, f"would hold {end} twice: a node has that name", "rename the node"
+                )
+            written[end] = graph.nodes[name], values
     if suffix in _PARQUET:
         import pandas as pd
 
         with atomic_writer(path) as handle:
-            pd.DataFrame(dict(columns)).to_parquet(handle, index=False)
+            pd.DataFrame({name: values for name, (_, values) in written.items()}).to_parquet(
+                handle, index=False
+            )
         return
     if suffix not in _HDF5:
         raise ConfigurationError(path, "is neither Parquet nor HDF5", "name it .parquet or .h5")
     import h5py
 
     with atomic_writer(path) as handle, h5py.File(handle, "w") as file:
-        for name, values in columns.items():
-            node = graph.nodes[name]
+        for name, (node, values) in written.items():
             dataset = file.create_dataset(f"{_GROUP}/{name}", data=values)
             dataset.attrs["unit"] = f"log10({node.unit})" if node.log10 else node.unit
             dataset.attrs["missing"] = "NaN"

@@ -84,13 +84,21 @@ def test_fit_and_ask_from_the_shell(folder: Path) -> None:
     assert "810 of 900" in text
     with h5py.File(answers) as file:
         sfr, mass = file["galaxies/sfr"][()], file["galaxies/mass"][()]
-        assert file["galaxies/sfr"].attrs["unit"] == "log10(Msun/yr)"
+        low, high = file["galaxies/sfr_low"][()], file["galaxies/sfr_high"][()]
+        for name in ("sfr", "sfr_low", "sfr_high"):
+            assert file[f"galaxies/{name}"].attrs["unit"] == "log10(Msun/yr)"
+        assert "mass_low" not in file["galaxies"] and "kind_low" not in file["galaxies"]
     missing = np.arange(900) % 10 == 0
     assert np.array_equal(np.isnan(sfr), missing)
     assert np.allclose(mass, rows["mass"] + 1, atol=1e-5)
     # Within two standard deviations of where there are data, the answer is the slope's.
     central = ~missing & (np.abs(rows["mass"] - 9.7) < 0.5)
     assert np.median(np.abs(sfr - rows["sfr"] - SLOPE)[central]) < 0.06
+    assert np.all((low < sfr)[~missing] & (sfr < high)[~missing])
+    assert np.isnan(low[missing]).all()
+    # The error of a slope found from 730 rows with a scatter of 0.2 about a sixth part of them.
+    error = 1.64 * 0.2 / 0.6 / 730**0.5
+    assert error < np.median(0.5 * (high - low)[central]) < 6 * error
 
 
 def test_measurement_errors_are_deconvolved(folder: Path) -> None:
@@ -101,7 +109,8 @@ def test_measurement_errors_are_deconvolved(folder: Path) -> None:
     slopes = []
     for extra in ((), ("--error", "mass=mass_err")):
         run("scm", "fit", graph, table, "--out", model, "--max-epochs", 4, *extra)
-        fitted = read_model(model)
+        fitted, draws = read_model(model)
+        assert bool(draws) is not bool(extra)
         batch = fitted.tensor({"mass": [9.5, 10.5], "sfr": [-0.4, 0.4], "kind": [0, 1]})
         noise_terms = torch.zeros_like(fitted.abduct(batch))
         noise_terms[:, 0] = fitted.abduct(batch)[:, 0]
@@ -137,7 +146,7 @@ def test_families_chosen_by_likelihood(folder: Path) -> None:
         *("scm", "fit", folder / "graph.yaml", folder / "t.parquet", "--out", folder / "m"),
         *("--choose-families", "--max-epochs", 5),
     )
-    assert read_model(folder / "m").graph.nodes["sfr"].mechanism == "additive"
+    assert read_model(folder / "m")[0].graph.nodes["sfr"].mechanism == "additive"
 
 
 def test_identification_from_the_shell(folder: Path) -> None:
@@ -250,6 +259,14 @@ def test_damaged_models_are_refused(folder: Path) -> None:
             read_model(path)
     with pytest.raises(StorageError, match="absent"):
         read_model(folder / "absent.scm")
+
+
+def test_a_node_with_the_name_of_an_interval_is_refused(folder: Path) -> None:
+    graph = CausalGraph([*GRAPH.nodes.values(), Node("sfr_low", "", False, (0.0, 1.0))])
+    values = {name: np.ones(1, dtype=np.float32) for name in graph.nodes}
+    with pytest.raises(ConfigurationError, match="would hold sfr_low twice"):
+        write_rows(folder / "a.h5", graph, values, {"sfr": (values["sfr"], values["sfr"])})
+    assert not (folder / "a.h5").exists()
 
 
 def test_latent_nodes_cannot_be_fitted(folder: Path) -> None:
