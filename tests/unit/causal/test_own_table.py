@@ -96,7 +96,7 @@ def test_fit_and_ask_from_the_shell(folder: Path) -> None:
     assert np.median(np.abs(sfr - rows["sfr"] - SLOPE)[central]) < 0.06
     assert np.all((low < sfr)[~missing] & (sfr < high)[~missing])
     assert np.isnan(low[missing]).all()
-    # The error of a slope found from 730 rows with a scatter of 0.2 about a sixth part of them.
+    # The slope of a straight line is known this well; that of a curve less.
     error = 1.64 * 0.2 / 0.6 / 730**0.5
     assert error < np.median(0.5 * (high - low)[central]) < 6 * error
 
