@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from acie_pipelines import __version__
@@ -108,7 +109,10 @@ def ingest(
                 if result.status == "accepted"
                 else f"{result.error_type}: {result.reason}"
             )
-            out.print(f"[{colour}]{result.status:<11}[/] {result.path}  {text}", soft_wrap=True)
+            out.print(
+                f"[{colour}]{result.status:<11}[/] {escape(f'{result.path}  {text}')}",
+                soft_wrap=True,
+            )
     raise typer.Exit(0 if accepted else 1)
 
 
@@ -313,5 +317,5 @@ def main() -> None:
     try:
         app()
     except AcieError as error:
-        err.print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
+        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(1)

@@ -208,7 +208,7 @@ def _show(body: dict[str, Any]) -> None:
     for note in body["notes"]:
         out.print(note, soft_wrap=True, highlight=False)
     for warning in body["warnings"]:
-        err.print(f"[yellow]warning:[/] {warning}", soft_wrap=True, highlight=False)
+        err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
 
 
 def _interval(edges: list[float]) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from acie_pipelines.errors import ConfigurationError
@@ -139,5 +140,5 @@ def validate(
             table.add_row(check.name, value, f"{check.threshold:.4g}", mark)
         Console().print(table)
     for check in failed:
-        console.print(f"[red]refused:[/] {check.name}: {check.why}", soft_wrap=True)
+        console.print(f"[red]refused:[/] {escape(f'{check.name}: {check.why}')}", soft_wrap=True)
     raise typer.Exit(1 if failed else 0)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from acie_pipelines.jobs import RETRAIN
@@ -61,7 +62,8 @@ def _observe(console: Console) -> list[CheckReport]:
             mark = "[green]sealed[/]" if result.status == "accepted" else f"[red]{result.status}[/]"
             seconds = time.monotonic() - started
             console.print(
-                f"  {mark} {path.name} [dim]{seconds:.1f} s[/] {result.reason}", soft_wrap=True
+                f"  {mark} {path.name} [dim]{seconds:.1f} s[/] {escape(result.reason)}",
+                soft_wrap=True,
             )
     return checks
 
@@ -149,6 +151,8 @@ def run_demo(console: Console) -> bool:
         if not check.passed:
             console.print(f"[yellow]check failed:[/] {check.asset} {check.name}")
     if outcome.cause is not None:
-        console.print(f"[red]{outcome.cause.step}:[/] {outcome.cause.reason}", soft_wrap=True)
+        console.print(
+            f"[red]{escape(outcome.cause.step)}:[/] {escape(outcome.cause.reason)}", soft_wrap=True
+        )
     console.print("Open the UI with [bold]make ui[/] (http://localhost:3000)")
     return outcome.success

@@ -271,3 +271,13 @@ def test_the_installed_command(home: Path, vault: FileVault, inbox: Path) -> Non
     broken = run("status", ACIE_EXECUTOR="celery")
     assert broken.returncode == 1
     assert broken.stderr.startswith("error: ACIE_EXECUTOR") and "Traceback" not in broken.stderr
+
+
+def test_brackets_in_a_name_are_printed(acie: Any, settings: Settings, inbox: Path) -> None:
+    missing = inbox / "field[green]1[/].fits"
+    code, out, _ = acie("ingest", missing)
+    assert code == 1
+    assert str(missing) in out
+    code, _, errors = acie("infer", "--observation", missing, "--do", "stellar_mass*=2")
+    assert code == 1
+    assert str(missing) in errors
