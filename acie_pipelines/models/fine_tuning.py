@@ -13,8 +13,10 @@ that the network does not forget.
 
 The judge is E[log q(theta | x)] over exact draws of galaxies held out. Up to a constant of each
 galaxy it is minus the divergence of q from its exact posterior, and minus an upper bound of its
-evidence. The lower bound (`acie_pipelines.models.evidence`) is reported and does not decide: it
-punishes a q that is as wide as the network errs, because most of its draws fit badly.
+evidence (Blessing et al. 2024, arXiv:2406.07423). The lower bound
+(`acie_pipelines.models.evidence`) is reported and does not decide: it punishes a q that is as wide
+as the network errs, because most of its draws fit badly. Nor is it part of the loss: with noise
+tempered by the misfit, it raised the density of the truth at no weight that was tried.
 """
 
 import copy
