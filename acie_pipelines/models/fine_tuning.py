@@ -17,6 +17,9 @@ evidence (Blessing et al. 2024, arXiv:2406.07423). The lower bound
 (`acie_pipelines.models.evidence`) is reported and does not decide: it punishes a q that is as wide
 as the network errs, because most of its draws fit badly. Nor is it part of the loss: with noise
 tempered by the misfit, it raised the density of the truth at no weight that was tried.
+
+Labels allow for modes and a residual. Where a survey needs neither, the network becomes less sure
+than it could be, and the judge, which is made of such labels, does not see it.
 """
 
 import copy
