@@ -230,7 +230,7 @@ def adapt(
     """Learn from a survey's own spectra, without labels, what the physics leaves out.
 
     Prints how well galaxies are fitted that taught nothing (five-fold cross-validation). A network
-    that was fine-tuned is kept only if galaxies held out gain by it.
+    that was fine-tuned is kept only if galaxies held out gain by it beyond the error of that gain.
     """
     from dataclasses import asdict
 
@@ -293,11 +293,12 @@ def _show_fine_tuning(tuned: "FineTuning") -> None:
     verdict = (
         "the fine-tuned network is kept"
         if tuned.kept
-        else "fine-tuning did not help, and the network stays as it was"
+        else "fine-tuning did not help beyond doubt, and the network stays as it was"
     )
     out.print(
         f"{verdict}: exact draws of {tuned.held_out} held-out galaxies have log density "
-        f"{tuned.before:.2f} nats before and {tuned.after:.2f} after {tuned.taught} others taught; "
+        f"{tuned.before:.2f} nats before and {tuned.after:.2f} after {tuned.taught} others taught "
+        f"(the gain is known to ± {tuned.gain_error:.2f}); "
         f"{tuned.unreliable} poorly sampled ones were left out",
         soft_wrap=True,
         highlight=False,

@@ -25,7 +25,7 @@ than it could be, and the judge, which is made of such labels, does not see it.
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import torch
@@ -125,6 +125,8 @@ class FineTuning:
         Numbers of galaxies that taught, that judged, and that were left out.
     before, after
         Mean log density of exact draws of galaxies, by networks that these did not teach [nats].
+    gain_error
+        Standard error of their difference.
     bound_before, bound_after
         Median evidence lower bound of these galaxies [nats], up to a constant.
     """
@@ -135,13 +137,14 @@ class FineTuning:
     unreliable: int
     before: float
     after: float
+    gain_error: float
     bound_before: float
     bound_after: float
 
     @property
     def kept(self) -> bool:
-        """Whether fine-tuning helped galaxies that it had not seen."""
-        return self.after > self.before
+        """Whether galaxies that it had not seen gained more than the error of the gain."""
+        return self.after - self.before > self.gain_error
 
     def summary(self) -> dict[str, float]:
         """Everything but the network, as JSON values."""
@@ -236,7 +239,9 @@ def fine_tune(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> FineTuning:
-    """Train the network of an engine on exact draws, and keep it if galaxies held out gain by it.
+    """Train the network of an engine on exact draws, and keep it if galaxies held out gain.
+
+    The gain has to exceed its standard error.
 
     Parameters
     ----------
@@ -275,20 +280,25 @@ def fine_tune(
         new = _trained(engine, labels, train, chosen, seed, tell)
         found.append([_judged(each, engine.decoder, labels, test, seed) for each in (old, new)])
     before, after = (torch.cat([each[k] for each in found], dim=1) for k in (0, 1))
-    helped = bool(after[0].mean() > before[0].mean())
-    if helped and len(judged) > 1:
-        tell(f"{len(usable)} galaxies teach")
-        train, new = usable, _trained(engine, labels, usable, chosen, seed, tell)
-    return FineTuning(
-        posterior=new if helped else old,
+    gain = after[0] - before[0]
+    result = FineTuning(
+        posterior=new,
         taught=len(train),
         held_out=before.shape[1],
         unreliable=len(labels.reliable) - len(usable),
         before=float(before[0].mean()),
         after=float(after[0].mean()),
+        gain_error=float(gain.std()) / math.sqrt(len(gain)),
         bound_before=float(before[1].median()),
         bound_after=float(after[1].median()),
     )
+    if not result.kept:
+        return replace(result, posterior=old)
+    if len(judged) == 1:
+        return result
+    tell(f"{len(usable)} galaxies teach")
+    everything = _trained(engine, labels, usable, chosen, seed, tell)
+    return replace(result, posterior=everything, taught=len(usable))
 
 
 @torch.no_grad()

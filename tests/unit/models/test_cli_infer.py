@@ -65,7 +65,7 @@ def test_real_spectra_teach_a_residual_that_answers_a_question(
     done = runner.invoke(app, ["adapt", *spectra, "--out", str(taught), "--fine-tune", "--json"])
     assert done.exit_code == 0, done.output
     tuned = json.loads(done.stdout)["fine_tuning"]
-    assert tuned["kept"] == (tuned["after"] > tuned["before"])
+    assert tuned["kept"] == (tuned["after"] - tuned["before"] > tuned["gain_error"] > 0)
     assert tuned["held_out"] + tuned["unreliable"] == len(spectra)
     held_out = json.loads(done.stdout)["held_out"]
     assert [fit["name"] for fit in held_out] == [Path(p).name for p in spectra]
@@ -93,11 +93,13 @@ def typical(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("acie_pipelines.cli_infer._engine", lambda _: (engine, "7"))
 
 
-@pytest.mark.parametrize(("after", "verdict"), [(3.0, "is kept"), (-3.0, "did not help")])
+@pytest.mark.parametrize(
+    ("after", "verdict"), [(3.0, "is kept"), (1.4, "did not help"), (-3.0, "did not help")]
+)
 def test_the_verdict_on_fine_tuning_is_told(
     after: float, verdict: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _show_fine_tuning(FineTuning(Typical(), 12, 3, 2, 1.0, after, -50.0, -70.0))
+    _show_fine_tuning(FineTuning(Typical(), 12, 3, 2, 1.0, after, 0.5, -50.0, -70.0))
     verdict_line, bound_line = capsys.readouterr().out.splitlines()
     assert verdict in verdict_line
     assert "3 held-out galaxies" in verdict_line
