@@ -299,7 +299,7 @@ def _show_fine_tuning(tuned: "FineTuning") -> None:
         f"{verdict}: exact draws of {tuned.held_out} held-out galaxies have log density "
         f"{tuned.before:.2f} nats before and {tuned.after:.2f} after {tuned.taught} others taught "
         f"(the gain is known to ± {tuned.gain_error:.2f}); "
-        f"{tuned.unreliable} poorly sampled ones were left out",
+        f"poorly sampled and left out: {tuned.unreliable}",
         soft_wrap=True,
         highlight=False,
     )

@@ -91,24 +91,22 @@ def test_a_model_is_trained_from_a_file_and_tracked(
     }
 
 
+def one_thread() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
 def train_command(config: Path) -> list[str]:
     asked = ["train", "--config", str(config), "--experiment-name", "stopped"]
     return [sys.executable, "-c", "from acie_pipelines.cli import main; main()", *asked]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_keeps_the_epoch_and_the_same_command_goes_on(
-    settings: Settings, galaxies_file: Path, tmp_path: Path, number: signal.Signals
-) -> None:
-    torch.set_num_threads(1)
-    config = tmp_path / "train.yaml"
+def stopped_by(number: signal.Signals, galaxies_file: Path, config: Path) -> int:
+    """Train until a signal after the first epoch; number of epochs that were kept."""
     # So long that only the signal can have written what is found.
-    text = YAML.replace("steps: 20", "steps: 200").replace("minutes: 1", "minutes: 600")
+    text = YAML.replace("steps: 20", "steps: 100").replace("minutes: 1", "minutes: 600")
     config.write_text(text.format(data=galaxies_file))
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        train_command(config), env=environment, stderr=subprocess.PIPE, text=True
+        train_command(config), env=one_thread(), stderr=subprocess.PIPE, text=True
     ) as running:
         assert running.stderr is not None
         lines = []
@@ -119,18 +117,37 @@ def test_a_signal_keeps_the_epoch_and_the_same_command_goes_on(
     assert running.returncode == 128 + number, "".join(lines)
     assert lines[-1] == "stopped; the same command goes on from here\n"
     trained = sum(line.startswith("epoch ") for line in lines)
-    assert trained < 20
+    assert trained < 10
+    return trained
+
+
+@pytest.mark.slow
+def test_a_container_that_is_stopped_keeps_the_epoch(
+    settings: Settings, galaxies_file: Path, tmp_path: Path
+) -> None:
+    stopped_by(signal.SIGTERM, galaxies_file, tmp_path / "train.yaml")
+    (directory,) = Store(settings.storage_url).names("checkpoints")
+    assert "state.pt" in Store(settings.storage_url).names(f"checkpoints/{directory}")
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_after_ctrl_c(
+    settings: Settings, galaxies_file: Path, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    config = tmp_path / "train.yaml"
+    trained = stopped_by(signal.SIGINT, galaxies_file, config)
     store = Store(settings.storage_url)
     assert not store.exists("counterfactual_model/stopped/current.json")
     (directory,) = store.names("checkpoints")
     assert store.names(f"checkpoints/{directory}") == ["mechanisms.pt", "state.pt"]
 
     resumed = subprocess.run(
-        train_command(config), env=environment, capture_output=True, text=True, check=True
+        train_command(config), env=one_thread(), capture_output=True, text=True, check=True
     )
     epochs = [line for line in resumed.stderr.splitlines() if line.startswith("epoch ")]
     assert epochs[0].startswith(f"epoch {trained + 1}:")
-    assert len(epochs) == 20 - trained
+    assert len(epochs) == 10 - trained
     data, training = read_training(config)
     whole = train_counterfactual_model(
         Store(str(tmp_path / "whole")), "stopped", data, training, code_version="another"

@@ -57,7 +57,7 @@ def test_real_spectra_teach_a_residual_that_answers_a_question(
     monkeypatch.setattr("acie_pipelines.cli_infer._engine", lambda _: (engine, "7"))
     monkeypatch.setattr("acie_pipelines.models.adaptation._DRAWS", 30)
     spectra = [str(p) for p in sample_observations() if p.name.startswith("spec-")]
-    taught = tmp_path / "sdss.npz"
+    taught = tmp_path / "sdss.adaptation"
     runner = CliRunner()
     monkeypatch.setattr("acie_pipelines.models.evidence._DRAWS", 2)
     brief = partial(Schedule, steps=20, share=4, simulated=100)
@@ -81,7 +81,7 @@ def test_real_spectra_teach_a_residual_that_answers_a_question(
     with h5py.File(answer) as file:
         assert file["counterfactual/median"].shape == (1000,)
         assert (file["counterfactual/low"][:] <= file["counterfactual/high"][:]).all()
-    broken = tmp_path / "missing.npz"
+    broken = tmp_path / "missing.adaptation"
     done = runner.invoke(app, [*asked, "--adaptation", str(broken)])
     assert "acie adapt" in str(done.exception)
 

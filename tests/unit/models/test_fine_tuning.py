@@ -131,27 +131,27 @@ def test_a_saved_adaptation_gives_the_same_answer_or_is_refused(engine: Spectral
         tuned.head.weight.mul_(1.01)
     residual = LearnedResidual(1e-3, 0.01 * torch.ones(1200), torch.zeros(3, 1200))
     data = to_bytes(engine, residual, tuned)
-    quick = replace_steps(from_bytes(engine, data, "sdss.npz"))
+    quick = replace_steps(from_bytes(engine, data, "sdss.adaptation"))
     here = replace_steps(adapted(engine, residual, tuned))
     answers = [each.abduct(sky.flux, sky.ivar, draws=5, seed=0) for each in (quick, here)]
     for name, column in answers[0].values.items():
         assert torch.equal(column, answers[1].values[name])
     assert torch.equal(quick.decoder.render(*light(sky)), here.decoder.render(*light(sky)))
-    plain = from_bytes(engine, to_bytes(engine, residual), "sdss.npz")
+    plain = from_bytes(engine, to_bytes(engine, residual), "sdss.adaptation")
     assert plain.posterior is engine.posterior
     with pytest.raises(ModelError, match="cut off"):
-        from_bytes(engine, data[:-1], "sdss.npz")
+        from_bytes(engine, data[:-1], "sdss.adaptation")
     for damaged in (b"", b"{}\n", b"[1]\n", residual.to_bytes(), data.replace(b"/1", b"/9", 1)):
         with pytest.raises(ModelError, match="is no adaptation"):
-            from_bytes(engine, damaged, "sdss.npz")
+            from_bytes(engine, damaged, "sdss.adaptation")
     for place in (len(data) - 1, data.index(b"\n") + 100):
         changed = bytearray(data)
         changed[place] ^= 1
         with pytest.raises(IntegrityError, match="does not match its hash"):
-            from_bytes(engine, bytes(changed), "sdss.npz")
+            from_bytes(engine, bytes(changed), "sdss.adaptation")
     foreign = SpectralEngine(tuned, engine.decoder, engine.mechanisms)
     with pytest.raises(ModelError, match="another engine"):
-        from_bytes(foreign, data, "sdss.npz")
+        from_bytes(foreign, data, "sdss.adaptation")
 
 
 def replace_steps(engine: SpectralEngine) -> SpectralEngine:
