@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Final
 
 from acie_pipelines.errors import ModelError
@@ -78,7 +79,7 @@ def read_model(path: Path) -> tuple["StructuralCausalModel", dict[str, "Tensor"]
             # The archive's own checksums are verified on reading.
             spec, weights = archive.read(_SPEC), archive.read(_WEIGHTS)
             draws = torch.load(BytesIO(archive.read(_DRAWS)), weights_only=True)
-    except (zipfile.BadZipFile, KeyError) as error:
+    except (zipfile.BadZipFile, KeyError, RuntimeError, UnpicklingError) as error:
         raise ModelError(
             path, f"is damaged or no model ({error})", "write it again with `acie scm fit`"
         ) from error

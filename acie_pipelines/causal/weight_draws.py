@@ -41,8 +41,8 @@ def draw_weights(
     Returns
     -------
     dict[str, Tensor]
-        Node to weights, float64, shape ``(count, outputs, features)``. Variables without causes and
-        mechanisms of other families are absent.
+        Node to `KernelMechanism.vector`, float64, shape ``(count, size)``. Variables without causes
+        and mechanisms of other families are absent.
     """
     drawn = {}
     for k, name in enumerate(model.names):

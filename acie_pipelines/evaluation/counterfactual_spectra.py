@@ -70,6 +70,7 @@ _GOALS: Final = {
     "coverage of latents, off 0.9": ("", 0.02),
     "natural state/coverage of pixels, off 0.9": ("", 0.02),
     "learned mechanisms/coverage of pixels, off 0.9": ("", 0.02),
+    "learned mechanisms, best fit alone/coverage of pixels, off 0.9": ("", 0.02),
     "effectiveness": ("dex", 0.02),
     "change of non-descendants": ("", 1e-6),
     "law/doublets": ("", 5e-3),

@@ -14,7 +14,7 @@ from torch import Tensor
 from acie_pipelines.causal.interventions import Intervention
 from acie_pipelines.errors import ModelError
 from acie_pipelines.models.decoder import SpectralDecoder
-from acie_pipelines.models.importance import LARGEST_SHAPE, exact_draws
+from acie_pipelines.models.importance import exact_draws
 from acie_pipelines.models.intervals import central_interval
 from acie_pipelines.models.latents import LATENTS, galaxies
 from acie_pipelines.models.mechanisms import Mechanisms
@@ -36,7 +36,6 @@ __all__ = [
 
 _STATE: Final = "star_formation_state"
 _LARGEST_AGE_SHARE: Final = 0.99
-_LEAST_EFFECTIVE_DRAWS: Final = 20.0
 
 
 @dataclass(frozen=True)
@@ -249,14 +248,13 @@ class SpectralEngine:
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(found.state.numel(), generator=generator, dtype=torch.float64)
         flat["black_hole_mass"] = CONTINUOUS["black_hole_mass"].value(noise, flat)
-        trusted = (found.effective >= _LEAST_EFFECTIVE_DRAWS) & (found.shape <= LARGEST_SHAPE)
         return SpectralPosterior(
             values={name: column.reshape(found.state.shape) for name, column in flat.items()},
             amplitudes=found.amplitudes,
             residual=residual,
             effective_draws=found.effective,
             chi_square=fit.chi_square,
-            reliable=trusted & (fit.chi_square < largest_chi_square(ivar)),
+            reliable=found.trusted & (fit.chi_square < largest_chi_square(ivar)),
         )
 
     @torch.no_grad()

@@ -35,7 +35,7 @@ from acie_pipelines.errors import ModelError
 from acie_pipelines.models.counterfactual import SpectralEngine
 from acie_pipelines.models.decoder import SpectralDecoder
 from acie_pipelines.models.evidence import evidence_bound
-from acie_pipelines.models.importance import LARGEST_SHAPE, exact_draws
+from acie_pipelines.models.importance import exact_draws
 from acie_pipelines.models.mode_search import largest_chi_square
 from acie_pipelines.models.parameters import PARAMETERS, constrain, unconstrain
 from acie_pipelines.models.posterior import AmortisedPosterior
@@ -47,7 +47,6 @@ from acie_pipelines.models.simulated import simulate_spectra
 __all__ = ["ExactLabels", "FineTuning", "Schedule", "exact_labels", "fine_tune", "fine_tune_on"]
 
 _DRAWS: Final = 32
-_LEAST_EFFECTIVE_DRAWS: Final = 20.0
 _FEWEST_GALAXIES: Final = 4
 # One galaxy of so many judges and does not teach. Where that makes few judges, every galaxy is one
 # in turn.
@@ -220,14 +219,13 @@ def exact_labels(
         )
         fit = fit.replaced(odd, again)
     found = exact_draws(engine.decoder, flux, softer, fit, _DRAWS, seed=seed)
-    sampled = (found.effective >= _LEAST_EFFECTIVE_DRAWS) & (found.shape <= LARGEST_SHAPE)
     return ExactLabels(
         flux=flux,
         ivar=ivar,
         parameters=found.coordinates[..., : len(PARAMETERS)],
         amplitudes=found.amplitudes,
         noise_scale=scale,
-        reliable=sampled & (fit.chi_square < largest_chi_square(softer)),
+        reliable=found.trusted & (fit.chi_square < largest_chi_square(softer)),
     )
 
 

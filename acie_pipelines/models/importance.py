@@ -24,11 +24,12 @@ from acie_pipelines.models.linear_algebra import cholesky
 from acie_pipelines.models.parameters import PARAMETERS
 from acie_pipelines.models.refinement import STATES, LaplacePosterior, chi_square
 
-__all__ = ["LARGEST_SHAPE", "ExactDraws", "exact_draws", "smooth_weights"]
+__all__ = ["ExactDraws", "exact_draws", "smooth_weights"]
 
-LARGEST_SHAPE: Final = 0.7
-"""Pareto shape above which weights cannot be trusted (Vehtari et al. 2024, section 3)."""
+# Pareto shape above which weights cannot be trusted (Vehtari et al. 2024, section 3).
+_LARGEST_SHAPE: Final = 0.7
 
+_LEAST_EFFECTIVE: Final = 20.0
 _PROPOSALS_PER_DRAW: Final = 4
 _ROUNDS: Final = 3
 # Independent draws for one asked for with which a galaxy is done.
@@ -60,6 +61,11 @@ class ExactDraws:
     amplitudes: Tensor
     effective: Tensor
     shape: Tensor
+
+    @property
+    def trusted(self) -> Tensor:
+        """Whether there are enough of them, and weights that can be trusted, shape ``(n,)``."""
+        return (self.effective >= _LEAST_EFFECTIVE) & (self.shape <= _LARGEST_SHAPE)
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ def exact_draws(
     found = _resampled(proposed, log_weight, draws, generator)
     rows = torch.arange(len(flux))
     for turn in range(_ROUNDS):
-        poor = torch.nonzero((effective[rows] < _ENOUGH * draws) | (shape[rows] > LARGEST_SHAPE))
+        poor = torch.nonzero((effective[rows] < _ENOUGH * draws) | (shape[rows] > _LARGEST_SHAPE))
         if not poor.numel():
             break
         poor = poor[:, 0]

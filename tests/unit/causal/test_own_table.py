@@ -1,6 +1,8 @@
 """A user's own table: read, fitted, asked and written, against a world with known answers."""
 
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +259,12 @@ def test_damaged_models_are_refused(folder: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ModelError, match="damaged"):
             read_model(path)
+    # A whole archive, one part of which is something else.
+    with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, b"no tensors" if name == "draws.pt" else old.read(name))
+    with pytest.raises(ModelError, match="damaged"):
+        read_model(path)
     with pytest.raises(StorageError, match="absent"):
         read_model(folder / "absent.scm")
 
