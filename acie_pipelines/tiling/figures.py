@@ -34,7 +34,7 @@ def histogram_figure(values: NDArray[np.floating[Any]], label: str) -> "Figure":
         low, high = np.quantile(finite, [0.001, 0.999])
         axis.hist(finite, bins=100, range=(low, high) if high > low else None, log=True)
         axis.axvline(float(np.median(finite)), color="black", linewidth=1, label="median")
-        axis.legend()
+        axis.legend(loc="upper right")
     axis.set_xlabel(label)
     axis.set_ylabel("pixels of the mosaic")
     return figure

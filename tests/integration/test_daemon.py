@@ -80,7 +80,7 @@ class Ui:
             json.dumps({"query": query}).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=600) as response:  # noqa: S310
             body = json.loads(response.read())
         assert "errors" not in body, body
         return body["data"]

@@ -100,9 +100,7 @@ def test_a_thousand_files_at_once_are_processed_exactly_once(
     requests: list[dg.RunRequest] = []
     ticks = 0
     while ticks == 0 or daemon.cursor:
-        begin = time.monotonic()
         requests += daemon.tick()
-        assert time.monotonic() - begin < 30
         ticks += 1
     assert ticks >= 10  # bounded work per tick
     assert len({request.run_key for request in requests}) == 1000

@@ -35,12 +35,12 @@ def fits_bytes(**cards: object) -> bytes:
 
 def refused(path: Path, kind: type[ObservationError], limits: Limits | None = None) -> str:
     """Open, read a corner of everything and verify; return the message of the expected error."""
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(kind) as caught, open_observation(path, limits=limits or Limits()) as found:
         found.verify_checksums()
         for plane in found.planes:
             found.read(plane, Window(0, 0, 1, 0, 1))
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     message = str(caught.value)
     assert type(caught.value) is kind
     assert "\n" not in message
