@@ -4,6 +4,7 @@ Belongs here: opening the instance, executing a job, reporting its steps. Does n
 command-line parsing, or what the jobs do.
 """
 
+import fcntl
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -85,9 +86,27 @@ def open_instance() -> Iterator[DagsterInstance]:
     ConfigurationError
         If there is no such directory.
     """
-    os.environ["DAGSTER_HOME"] = str(_dagster_home())
-    with DagsterInstance.get() as instance:
+    home = _dagster_home()
+    os.environ["DAGSTER_HOME"] = str(home)
+    with _alone_in(home):
+        instance = DagsterInstance.get()
+    with instance:
         yield instance
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Wait until no other process is in this block.
+
+    Processes that create Dagster's SQLite databases at the same time can each enter a row of their
+    own into the table of schema versions, after which nothing opens them again.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def execute(

@@ -44,13 +44,23 @@ def add_profiles(
     step = preset.log_step
     # Pixel i reaches from i to i + 1 on this scale.
     position = (centre - math.log(preset.lowest_angstrom)) / step
-    width = sigma / step
-    reach = math.ceil(_REACH_SIGMAS * float(width.detach().max())) + 1
+    width = (sigma / step)[..., None].to(dtype)
+    weight = weight[..., None].to(dtype)
+
+    def between(edges: Tensor) -> Tensor:
+        cumulative = torch.erf(edges.to(dtype) / (math.sqrt(2) * width))
+        return 0.5 * weight * torch.diff(cumulative, dim=-1)
+
+    # In this order the minimum bounds NaN too.
+    widest = min(float(preset.pixels), float(width.detach().max()))
+    reach = math.ceil(_REACH_SIGMAS * widest) + 1
+    if 2 * reach >= preset.pixels:
+        # Memory must not grow with absurd widths, which an untrained network proposes.
+        every = torch.arange(preset.pixels + 1, dtype=torch.float64, device=centre.device)
+        return between(every - position[..., None]).sum(dim=1)
     first = torch.floor(position.detach()) - reach
     offset = torch.arange(2 * reach + 2, dtype=torch.float64, device=centre.device)
-    edge = ((first - position)[..., None] + offset).to(dtype)
-    cumulative = torch.erf(edge / (math.sqrt(2) * width[..., None].to(dtype)))
-    inside = 0.5 * weight[..., None].to(dtype) * torch.diff(cumulative, dim=-1)
+    inside = between((first - position)[..., None] + offset)
     # What falls off the grid lands in two bins beside it.
     index = (first[..., None] + offset[:-1] + 1).clamp(0, preset.pixels + 1).long()
     count = centre.shape[0]

@@ -19,6 +19,7 @@ from acie_pipelines.crypto.vault import FileVault
 from acie_pipelines.definitions import GROUPS
 from acie_pipelines.ledger import Ledger
 from acie_pipelines.provenance import current_manifest
+from acie_pipelines.runs import open_instance
 from acie_pipelines.settings import Settings
 from acie_pipelines.storage import Store
 from acie_pipelines.verification import verify_observation
@@ -100,6 +101,10 @@ def servers(
 ) -> Iterator[tuple[Ui, dict[str, subprocess.Popen[bytes]]]]:
     """Web server and daemon on a workspace of their own, with the settings that ship."""
     shutil.copy(ROOT / "dagster_home" / "dagster.yaml", home / "dagster_home" / "dagster.yaml")
+    # Two servers that both create the databases of an empty home can break them (see
+    # `open_instance`); `dagster dev` creates them before it starts its own.
+    with open_instance():
+        pass
     workspace = ["-w", str(ROOT / "workspace.yaml")]
     commands = {
         "webserver": ["dagster_webserver", *workspace, "-p", str(unused_port), "-h", "127.0.0.1"],

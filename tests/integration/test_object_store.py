@@ -22,6 +22,7 @@ from acie_pipelines.provenance import current_manifest
 from acie_pipelines.runs import JobOutcome, execute
 from acie_pipelines.settings import Settings
 from acie_pipelines.storage import Store
+from tests.s3_server import s3_server
 
 BUCKET = "survey"
 
@@ -30,35 +31,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:Unclosed c:ResourceWarning")
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of moto's server, which the whole process uses as S3."""
+def s3() -> Iterator[Any]:
+    """A client of a local S3 server."""
     import boto3
-    import s3fs
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            monkeypatch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+    with s3_server():
         client = boto3.client("s3")
         client.create_bucket(Bucket=BUCKET)
         yield client
         client.close()
-    finally:
-        s3fs.S3FileSystem.clear_instance_cache()
-        # Here, and not during another test.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
-        server.stop()
+    # Here, and not during another test.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture

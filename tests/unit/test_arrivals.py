@@ -21,6 +21,7 @@ from acie_pipelines.errors import ConfigurationError, StorageError
 from acie_pipelines.inbox import hashing
 from acie_pipelines.ledger import Ledger
 from acie_pipelines.observations.identity import content_sha256
+from tests.s3_server import s3_server
 
 SETTLE = 5.0
 
@@ -431,23 +432,10 @@ def test_a_zarr_has_one_identity_local_and_remote(
     assert (result.ready, result.hashed) == ((), 1)
 
 
-def test_an_inbox_on_s3(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inbox_on_s3(ledger: Ledger) -> None:
     import boto3
-    import s3fs
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            monkeypatch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+    with s3_server():
         client = boto3.client("s3")
         client.create_bucket(Bucket="survey")
         assert look("s3://survey/inbox", ledger).ready == ()
@@ -460,6 +448,3 @@ def test_an_inbox_on_s3(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(ConfigurationError, match="does not exist"):
             look("s3://no-such-bucket/inbox", ledger)
         client.close()
-    finally:
-        s3fs.S3FileSystem.clear_instance_cache()
-        server.stop()

@@ -14,6 +14,7 @@ import zarr
 
 from acie_pipelines.errors import StorageError
 from acie_pipelines.storage import Store, atomic_writer, storage_errors
+from tests.s3_server import s3_server
 
 
 def _close_s3_sessions():
@@ -31,20 +32,9 @@ def _close_s3_sessions():
 @pytest.fixture(scope="module")
 def s3_endpoint():
     """A local S3 server, reached with credentials and address from the environment."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")  # pragma: allowlist secret
-    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    yield f"http://{host}:{port}"
-    _close_s3_sessions()
-    patch.undo()
-    server.stop()
+    with s3_server():
+        yield
+        _close_s3_sessions()
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from astropy.cosmology import FlatLambdaCDM
 from scipy.integrate import quad
+from scipy.stats import norm
 
 from acie_pipelines.errors import ConfigurationError, ModelError
 from acie_pipelines.simulation import light as light_module
@@ -184,6 +185,25 @@ def test_lines_outside_the_grid_leave_no_flux() -> None:
     found = add_profiles(grid, centre, torch.full_like(centre, 1e-4), centre * 0 + 1, torch.float64)
     # The one on the edge leaves half.
     assert float(found.sum()) == pytest.approx(0.5, abs=1e-9)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.06, 0.07, 0.14, 1.0, 1e9, math.inf])
+def test_lines_as_wide_as_the_grid_and_wider(sigma: float) -> None:
+    grid = Preset("grid", 4000.0, 9000.0, 1000, 2000.0, 20.0)
+    centre = torch.log(torch.tensor([[3900.0, 6000.0], [9500.0, 6100.0]], dtype=torch.float64))
+    weight = torch.tensor([[1.0, 2.0], [0.5, -1.0]], dtype=torch.float64)
+    found = add_profiles(grid, centre, torch.full_like(centre, sigma), weight, torch.float64)
+    assert found.shape == (2, 1000)
+    edges = math.log(4000.0) + grid.log_step * np.arange(1001)
+    expected = [
+        sum(
+            w * np.diff(norm.cdf(edges, loc=c, scale=sigma))
+            for c, w in zip(centres, weights, strict=True)
+        )
+        for centres, weights in zip(centre.tolist(), weight.tolist(), strict=True)
+    ]
+    cut_at_six_sigma = 1e-9 if sigma < 0.065 else 1e-15
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-7, atol=cut_at_six_sigma)
 
 
 def test_absorption_lines_have_their_equivalent_widths() -> None:
