@@ -96,7 +96,7 @@ def fit(
         held_out=_HELD_OUT,
         seed=seed,
         max_epochs=max_epochs,
-        progress=lambda epoch, loss: err.print(f"epoch {epoch}: held-out loss {loss:.4f} nats"),
+        progress=err.print,
     )
     write_model(model, fitted.model, fitted.draws)
     shown = Table("Variable", "Family", "Held-out loss (nats)", "Rows", title=str(model))

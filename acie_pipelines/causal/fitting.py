@@ -103,13 +103,15 @@ class Fitter:
     Parameters
     ----------
     model
-        Untrained model; its standardisation is set from the training rows.
+        Model; unless it is resumed, its standardisation is set from the training rows.
     train, validation
         Rows.
     config
         How to fit.
     nodes
         Nodes whose mechanisms are fitted, all if empty; the others stay as they are.
+    resume
+        Whether to go on from a fitted model: its standardisation and bases stay.
 
     Raises
     ------
@@ -125,6 +127,7 @@ class Fitter:
         config: FitConfig,
         *,
         nodes: Collection[str] = (),
+        resume: bool = False,
     ) -> None:
         self.model, self.train, self.validation, self.config = model, train, validation, config
         self._nodes = tuple(n for n in model.names if not nodes or n in nodes)
@@ -140,10 +143,11 @@ class Fitter:
         for k, name in enumerate(model.names):
             mechanism = model.mechanism(name)
             if isinstance(mechanism, KernelMechanism):
-                self._newton[name] = NewtonTrainer(mechanism, config.seed + k)
+                self._newton[name] = NewtonTrainer(mechanism, config.seed + k, resume=resume)
         self._best = {name: float("inf") for name in model.names}
         self._best_epoch = dict.fromkeys(model.names, 0)
-        self._standardise()
+        if not resume:
+            self._standardise()
         self._best_weights = deepcopy(model.state_dict())
 
     def _standardise(self) -> None:

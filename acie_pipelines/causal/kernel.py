@@ -28,7 +28,7 @@ from acie_pipelines.errors import ModelError
 __all__ = ["KernelBasis", "KernelMechanism", "bounded"]
 
 _JITTER: Final = 1e-6
-_EVIDENCE_ROWS: Final = 2500
+_EVIDENCE_ROWS: Final = 5000
 _EVIDENCE_STEPS: Final = 30
 _PULL: Final = 2e-4
 # Logarithm of the root of the kernel's variance where there is none.

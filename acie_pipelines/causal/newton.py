@@ -59,10 +59,13 @@ class NewtonTrainer:
         Changed in place.
     seed
         Of the rows that give hyperparameters and curvature.
+    resume
+        Whether the mechanism was fitted before, so that its weights tell the prior's strength.
     """
 
-    def __init__(self, mechanism: KernelMechanism, seed: int) -> None:
+    def __init__(self, mechanism: KernelMechanism, seed: int, *, resume: bool = False) -> None:
         self.mechanism = mechanism
+        self._resume = resume
         self._generator = torch.Generator().manual_seed(seed)
         self._damping = 1.0
         self._steps = 0
@@ -110,6 +113,9 @@ class NewtonTrainer:
         """
         if self.mechanism.basis is not None and not self.mechanism.basis.learned:
             self._learn_basis(blocks)
+        if self._resume:
+            self._adopt(blocks)
+            self._steps, self._resume = _PRIOR_AFTER, False
         start = self.mechanism.vector.to(self._prior)
         total, count, gradient, fisher = self._curvature(blocks)
         gradient = gradient - self._prior * start
@@ -195,10 +201,7 @@ class NewtonTrainer:
         Tensor
             As `KernelMechanism.vector`, shape ``(count, size)``.
         """
-        *_, fisher = self._curvature(blocks, fisher_rows=None)
-        # The prior's strengths that these weights make most probable.
-        for _ in range(_PRIOR_STEPS):
-            self._learn_prior(fisher)
+        fisher = self._adopt(blocks)
         free = self.mechanism.varied
         prior = self._prior.clone()
         prior[self._outputs * self._features + 2 :] = _CURVE_PRIOR
@@ -208,6 +211,13 @@ class NewtonTrainer:
         drawn = self.mechanism.vector.repeat(count, 1)
         drawn[:, free] += torch.linalg.solve_triangular(factor.mT, noise.to(factor), upper=True).T
         return drawn
+
+    def _adopt(self, blocks: Blocks) -> Tensor:
+        """Give the prior the strengths that the weights make most probable; the Fisher matrix."""
+        *_, fisher = self._curvature(blocks, fisher_rows=None)
+        for _ in range(_PRIOR_STEPS):
+            self._learn_prior(fisher)
+        return fisher
 
     def _curvature(
         self, blocks: Blocks, *, fisher_rows: int | None = _FISHER_ROWS
@@ -281,6 +291,7 @@ class NewtonTrainer:
             "steps": self._steps,
             "small_gains": self._small_gains,
             "prior": self._prior,
+            "resume": self._resume,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -289,3 +300,4 @@ class NewtonTrainer:
         self._damping, self._steps = float(state["damping"]), int(state["steps"])
         self._small_gains = int(state["small_gains"])
         self._prior = state["prior"].to(self._prior)
+        self._resume = bool(state["resume"])

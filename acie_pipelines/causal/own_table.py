@@ -16,6 +16,7 @@ from acie_pipelines.causal.fitting import FitConfig, Fitter, TensorRows
 from acie_pipelines.causal.graph import CausalGraph
 from acie_pipelines.causal.measurement import fit_with_errors
 from acie_pipelines.causal.mechanisms import MechanismConfig
+from acie_pipelines.causal.refitting import refit
 from acie_pipelines.causal.scm import StructuralCausalModel
 from acie_pipelines.causal.selection import fit_chosen_families
 from acie_pipelines.causal.tables import read_errors, read_rows
@@ -39,9 +40,10 @@ class TableFit:
         Of its weights, see `acie_pipelines.causal.weight_draws.draw_weights`; none where values
         have errors, whose effect on the weights is not known.
     losses
-        Node to mean negative log-likelihood of the held-out rows [nats per unit of the node].
+        Node to mean negative log-likelihood of the held-out rows [nats per unit of the node],
+        before kernel mechanisms learned from these too.
     rows
-        Node to number of training rows that have it and all its causes.
+        Node to number of rows that have it and all its causes.
     """
 
     model: StructuralCausalModel
@@ -60,9 +62,12 @@ def fit_table(
     held_out: float,
     seed: int,
     max_epochs: int,
-    progress: Callable[[int, float], None],
+    progress: Callable[[str], None],
 ) -> TableFit:
     """Fit every mechanism to the rows that have its variable and its causes.
+
+    Held-out rows stop the fit and give the loss that is reported; then kernel mechanisms learn from
+    them too (`acie_pipelines.causal.refitting`), unless values have errors.
 
     Parameters
     ----------
@@ -81,7 +86,7 @@ def fit_table(
     seed, max_epochs
         See `FitConfig`.
     progress
-        Called after every epoch of a plain fit, with the total held-out loss.
+        Called with a line about every epoch, family that is tried or round of true values.
 
     Raises
     ------
@@ -118,20 +123,31 @@ def fit_table(
             (validation, scatter[order[:held]]),
             MechanismConfig(),
             config,
+            progress=lambda turn, turns: progress(f"true values drawn, round {turn} of {turns}"),
         )
     elif choose_families:
-        model = fit_chosen_families(graph, train, validation, MechanismConfig(), config)
+        model = fit_chosen_families(
+            graph,
+            train,
+            validation,
+            MechanismConfig(),
+            config,
+            progress=lambda family: progress(f"fitting {family} mechanisms"),
+        )
     else:
         fitter = Fitter(model, TensorRows(train), TensorRows(validation), config)
         while not fitter.finished:
             losses = fitter.epoch()
-            progress(losses.epoch, sum(losses.validation.values()))
+            total = sum(losses.validation.values())
+            progress(f"epoch {losses.epoch}: held-out loss {total:.4f} nats")
         fitter.finish()
     with torch.no_grad():
         losses_by_node = {
             name: -float(model.node_log_prob(validation, name).double().mean())
             for name in model.names
         }
-    complete = {name: len(model.node_rows(train, name)[0]) for name in model.names}
-    draws = {} if errors else draw_weights(model, train, _DRAWS, seed=seed)
-    return TableFit(model, draws, losses_by_node, complete)
+    complete = {name: len(model.node_rows(rows, name)[0]) for name in model.names}
+    if errors:
+        return TableFit(model, {}, losses_by_node, complete)
+    refit(model, rows, seed=seed)
+    return TableFit(model, draw_weights(model, rows, _DRAWS, seed=seed), losses_by_node, complete)

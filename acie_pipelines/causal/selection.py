@@ -6,6 +6,7 @@ Does not belong here: the families (`acie_pipelines.causal.kernel`) or how one i
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -31,6 +32,8 @@ def fit_chosen_families(
     validation: Tensor,
     shape: MechanismConfig,
     config: FitConfig,
+    *,
+    progress: Callable[[MechanismFamily], None] | None = None,
 ) -> StructuralCausalModel:
     """Fit a model whose continuous variables get the kernel family that predicts them best.
 
@@ -42,6 +45,8 @@ def fit_chosen_families(
         Rows to fit and to judge on, shape ``(n, nodes)``.
     shape, config
         As of `StructuralCausalModel` and `Fitter`.
+    progress
+        Called with each family before it is fitted.
 
     Returns
     -------
@@ -62,12 +67,19 @@ def fit_chosen_families(
     families differ in nothing but the effect of causes.
     """
     open_nodes = [n for n in graph.nodes if not graph.nodes[n].categories and graph.parents(n)]
-    family = _CANDIDATES[0]
-    simplest = _fit(_declared(graph, family), train, validation, shape, config, None)
-    chosen = dict.fromkeys(open_nodes, family)
+
+    def fit(
+        family: MechanismFamily, simpler: StructuralCausalModel | None
+    ) -> StructuralCausalModel:
+        if progress is not None:
+            progress(family)
+        return _fit(_declared(graph, family), train, validation, shape, config, simpler)
+
+    simplest = fit(_CANDIDATES[0], None)
+    chosen = dict.fromkeys(open_nodes, _CANDIDATES[0])
     source = dict.fromkeys(graph.nodes, simplest)
     for family in _CANDIDATES[1:]:
-        model = _fit(_declared(graph, family), train, validation, shape, config, simplest)
+        model = fit(family, simplest)
         for name in open_nodes:
             if _gains(model, source[name], validation, name):
                 chosen[name], source[name] = family, model

@@ -16,6 +16,7 @@ from acie_pipelines.causal.fitting import FitConfig
 from acie_pipelines.causal.graph import CausalGraph
 from acie_pipelines.causal.interventions import Intervention
 from acie_pipelines.causal.mechanisms import MechanismConfig
+from acie_pipelines.causal.refitting import refit
 from acie_pipelines.causal.scm import StructuralCausalModel
 from acie_pipelines.causal.selection import fit_chosen_families
 from acie_pipelines.simulation.galaxy import QUENCHED, STAR_FORMING, GalaxySCM
@@ -31,7 +32,6 @@ __all__ = [
     "galaxy_problem",
     "mean_distance",
     "relative_error",
-    "training_rows",
 ]
 
 Answer = Callable[[Tensor, Intervention], Tensor]
@@ -76,21 +76,18 @@ Score = Callable[[Problem, Answer], float]
 """Error of an answer."""
 
 
-def training_rows(problem: Problem) -> Tensor:
-    """Rows that `fit_problem` fits to; the others judge."""
-    return problem.train[int(len(problem.train) * _VALIDATION_FRACTION) :]
-
-
 def fit_problem(problem: Problem, *, seed: int) -> StructuralCausalModel:
-    """Fit a structural causal model whose mechanism families are chosen from the training rows."""
-    rows = training_rows(problem)
-    return fit_chosen_families(
+    """Fit a structural causal model to the training rows, some of which choose its families."""
+    judges = int(len(problem.train) * _VALIDATION_FRACTION)
+    model = fit_chosen_families(
         problem.graph,
-        rows,
-        problem.train[: -len(rows)],
+        problem.train[judges:],
+        problem.train[:judges],
         MechanismConfig(),
         FitConfig(seed=seed, max_epochs=_MAX_EPOCHS),
     )
+    refit(model, problem.train, seed=seed)
+    return model
 
 
 def mean_distance(problem: Problem, answer: Answer) -> float:

@@ -8,7 +8,6 @@ from typing import Final
 from acie_pipelines.evaluation.counterfactual_problems import (
     fit_problem,
     galaxy_problem,
-    training_rows,
 )
 from acie_pipelines.evaluation.measurements import Measurements
 from acie_pipelines.evaluation.spectral_sources import MECHANISM_SOURCES, POSTERIOR_SOURCES
@@ -52,6 +51,6 @@ def fit_mechanisms(measurements: Measurements, seed: int) -> LearnedMechanisms:
     """Fit them, find how far they may be off, and keep both."""
     problem = galaxy_problem(seed, hold_state=False)
     model = fit_problem(problem, seed=seed)
-    found = LearnedMechanisms.of(model, training_rows(problem), seed=seed)
+    found = LearnedMechanisms.of(model, problem.train, seed=seed)
     measurements.keep(f"mechanisms-{seed}", found, depends_on=MECHANISM_SOURCES)
     return found

@@ -29,6 +29,7 @@ MECHANISM_SOURCES: Final = (
     "causal/kernel.py",
     "causal/mechanisms.py",
     "causal/newton.py",
+    "causal/refitting.py",
     "causal/scm.py",
     "causal/selection.py",
     "causal/splines.py",

@@ -18,6 +18,7 @@ import torch
 from acie_pipelines.causal.fitting import FitConfig, fit_scm
 from acie_pipelines.causal.graph import CausalGraph
 from acie_pipelines.causal.mechanisms import MechanismConfig
+from acie_pipelines.causal.refitting import refit
 from acie_pipelines.causal.scm import StructuralCausalModel
 from acie_pipelines.causal.selection import fit_chosen_families
 from acie_pipelines.errors import ConfigurationError, IntegrityError
@@ -147,7 +148,9 @@ def learn_mechanisms(data: SpectraFile, config: MechanismTraining) -> LearnedMec
         )
         model = StructuralCausalModel(declared, config.shape, seed=config.fit.seed)
         fit_scm(model, train, validation, config.fit)
-    return LearnedMechanisms.of(model.eval(), train, seed=config.fit.seed)
+    rows = torch.cat([train, validation])
+    refit(model, rows, seed=config.fit.seed)
+    return LearnedMechanisms.of(model.eval(), rows, seed=config.fit.seed)
 
 
 def train_counterfactual_model(

@@ -46,7 +46,7 @@ class CounterfactualConfig(dg.Config):
     kinds={"pytorch", "mlflow"},
     owners=["team:science"],
     metadata={DATASET: "counterfactual_model/galaxies"},
-    code_version="1",
+    code_version="2",
     freshness_policy=WEEKLY,
     # The causal model of the catalogue comes first; both are released together.
     deps=["galaxy_scm"],

@@ -30,7 +30,7 @@ class ScmConfig(dg.Config):
     kinds={"pytorch", "mlflow"},
     owners=["team:science"],
     metadata={DATASET: "scm/galaxies"},
-    code_version="2",
+    code_version="3",
     freshness_policy=WEEKLY,
     automation_condition=dg.AutomationCondition.eager(),
     retry_policy=dg.RetryPolicy(max_retries=1, delay=30),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from acie_pipelines.causal import measurement
 from acie_pipelines.causal.fitting import FitConfig, fit_scm
 from acie_pipelines.causal.graph import CausalGraph, Node
 from acie_pipelines.causal.interventions import Intervention
@@ -47,7 +48,17 @@ def test_the_true_slope_is_recovered_with_values_missing() -> None:
     held = rows(300, 2, 0.6, 0.1)
     ignoring = StructuralCausalModel(GRAPH, MechanismConfig(), seed=0)
     fit_scm(ignoring, train[0], held[0], CONFIG)
-    found = fit_with_errors(GRAPH, train[:2], held[:2], MechanismConfig(), CONFIG, rounds=7)
+    turns: list[tuple[int, int]] = []
+    found = fit_with_errors(
+        GRAPH,
+        train[:2],
+        held[:2],
+        MechanismConfig(),
+        CONFIG,
+        rounds=30,
+        progress=lambda *turn: turns.append(turn),
+    )
+    assert turns == [(turn, 30) for turn in range(1, 31)]
     # Attenuation by 1 / (1 + 0.6^2 x 13 / 12).
     assert slope(ignoring) == pytest.approx(SLOPE / 1.39, abs=0.07)
     assert slope(found) == pytest.approx(SLOPE, abs=0.08)
@@ -61,11 +72,12 @@ def test_exact_and_missing_values_stay() -> None:
     measured, errors, _ = rows(200, 3, 0.6, 0.2)
     model = StructuralCausalModel(GRAPH, MechanismConfig(), seed=0)
     fit_scm(model, measured, measured, FitConfig(max_epochs=3))
-    drawn = draw_true_values(model, measured, errors, seed=0)
+    drawn = draw_true_values(model, measured, errors, start=measured, seed=0)
     assert torch.equal(drawn.isnan(), measured.isnan())
     assert torch.equal(drawn[:, 1].nan_to_num(), measured[:, 1].nan_to_num())
     assert not torch.equal(drawn[:, 0].nan_to_num(), measured[:, 0].nan_to_num())
-    exact = draw_true_values(model, measured, torch.zeros_like(errors), seed=0)
+    none = torch.zeros_like(errors)
+    exact = draw_true_values(model, measured, none, start=measured, seed=0)
     assert torch.equal(exact.nan_to_num(), measured.nan_to_num())
 
 
@@ -79,9 +91,35 @@ def test_draws_follow_the_posterior_of_a_normal() -> None:
     fit_scm(model, whole, whole[:500], FitConfig(max_epochs=10))
     table[:, 0] = 1.5  # measured with error 1: posterior mean 0.75, variance 0.5
     errors = torch.tensor([1.0, 0.0]).expand_as(table)
-    drawn = draw_true_values(model, table, errors, seed=4)[:, 0]
-    assert float(drawn.mean()) == pytest.approx(0.75, abs=0.08)
-    assert float(drawn.std()) == pytest.approx(0.5**0.5, abs=0.07)
+    drawn = table
+    for seed in range(6):
+        drawn = draw_true_values(model, table, errors, start=drawn, seed=seed)
+    assert float(drawn[:, 0].mean()) == pytest.approx(0.75, abs=0.08)
+    assert float(drawn[:, 0].std()) == pytest.approx(0.5**0.5, abs=0.07)
+
+
+def test_few_candidates_leave_no_trace_of_the_measured_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The rate says where the mass is three times better than its measurement does, so that of few
+    # candidates about the measured value most lie wrong.
+    monkeypatch.setattr(measurement, "_CANDIDATES", 4)
+    generator = torch.Generator().manual_seed(3)
+    mass = torch.randn(6000, generator=generator)
+    rate = SLOPE * mass + SCATTER * torch.randn(6000, generator=generator)
+    truth = torch.stack([mass, rate], dim=1)
+    model = StructuralCausalModel(GRAPH, MechanismConfig(), seed=0)
+    fit_scm(model, truth, truth[:500], FitConfig(max_epochs=10))
+    errors = torch.tensor([1.0, 0.0]).expand_as(truth)
+    measured = truth + errors * torch.randn(6000, 2, generator=generator)
+    precision = 1 + 1 + (SLOPE / SCATTER) ** 2
+    mean = (measured[:, 0] + SLOPE / SCATTER**2 * rate) / precision
+    drawn = measured
+    for seed in range(40):
+        drawn = draw_true_values(model, measured, errors, start=drawn, seed=seed)
+    off, towards = drawn[:, 0] - mean, measured[:, 0] - mean
+    assert float((off * towards).mean() / towards.square().mean()) == pytest.approx(0, abs=0.02)
+    assert float(off.std()) == pytest.approx(precision**-0.5, rel=0.1)
 
 
 def test_impossible_errors_are_refused() -> None:

@@ -104,8 +104,8 @@ def test_fit_and_ask_from_the_shell(folder: Path) -> None:
 
 
 def test_measurement_errors_are_deconvolved(folder: Path) -> None:
-    rows, noise = columns(600), np.random.default_rng(8).normal(0, 0.5, 600)
-    measured = {**rows, "mass": rows["mass"] + noise, "mass_err": np.full(600, 0.5)}
+    rows, noise = columns(1200), np.random.default_rng(8).normal(0, 0.5, 1200)
+    measured = {**rows, "mass": rows["mass"] + noise, "mass_err": np.full(1200, 0.5)}
     pd.DataFrame(measured).to_parquet(folder / "t.parquet")
     graph, table, model = folder / "graph.yaml", folder / "t.parquet", folder / "m"
     slopes = []
