@@ -2,7 +2,8 @@
 
 Belongs here: the ``counterfactual`` benchmark: its order, and the rows about variables.
 Does not belong here: the problems (`acie_pipelines.evaluation.counterfactual_problems`,
-`acie_pipelines.evaluation.public_sems`), spectra
+`acie_pipelines.evaluation.public_sems`), values with errors
+(`acie_pipelines.evaluation.measured_table`), spectra
 (`acie_pipelines.evaluation.counterfactual_spectra`), fine-tuning
 (`acie_pipelines.evaluation.fine_tuning_proof`), stamps
 (`acie_pipelines.evaluation.galaxy_images`), figures
@@ -33,6 +34,7 @@ from acie_pipelines.evaluation import (
     counterfactual_spectra,
     fine_tuning_proof,
     galaxy_images,
+    measured_table,
 )
 from acie_pipelines.evaluation.bench import Emit, Row, peer_version
 from acie_pipelines.evaluation.counterfactual_problems import (
@@ -175,6 +177,7 @@ def _run(emit: Emit, measurements: Measurements, seeds: range) -> None:
     # Without a state that is held, no answer is certain: only the bounds are worth a comparison.
     bounds = [peer for peer in peers if peer.NAME == "no change"]
     _scalar_rows(problems, relative_error, "sd", emit, bounds, measurements, floor)
+    measured_table.run(emit, measurements, seeds)
     counterfactual_spectra.run(emit, measurements, seeds)
     fine_tuning_proof.run(emit, measurements, seeds)
     galaxy_images.run(emit, measurements, seeds)
