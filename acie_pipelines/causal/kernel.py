@@ -61,8 +61,9 @@ class KernelBasis(nn.Module):
     The kernel sees inputs bent by ``asinh(c (x - x0)) / c`` with c and x0 learned for each, which
     resolves where rows are dense and tames long tails, and then a learned linear map of the bent
     inputs and their products: relations often follow few combinations. Products with an indicator
-    are slopes of a category and have a variance of their own. How much of this is used, down to no
-    kernel at all, is decided by the bound less the number of hyperparameters.
+    are slopes of a category and have a variance of their own, and every category has its own height
+    of the kernel: what bends in one may be straight in another. How much of this is used, down to
+    no kernel at all, is decided by the bound less the number of hyperparameters.
     """
 
     inducing: Tensor
@@ -71,6 +72,7 @@ class KernelBasis(nn.Module):
     rows: Tensor
     cols: Tensor
     learned: Tensor
+    indicator: Tensor
     slopes: Tensor
 
     def __init__(self, inputs: int, points: int, indicators: tuple[bool, ...] = ()) -> None:
@@ -82,14 +84,18 @@ class KernelBasis(nn.Module):
         self.register_buffer("learned", torch.zeros((), dtype=torch.bool))
         products = inputs * (inputs + 1) // 2
         metric = torch.cat([torch.eye(inputs) / 1.5, torch.zeros(products, inputs)])
-        self.amplitudes = 3 + any(indicators)
-        first = torch.full((self.amplitudes + inputs,), math.log(0.5))
-        start = torch.cat([first, torch.zeros(inputs), metric.flatten()])
+        indicator = torch.tensor(indicators or (False,) * inputs)
+        heights, half = int(indicator.sum()), math.log(0.5)
+        self.polynomials = 3 + any(indicators)
+        self.amplitudes = self.polynomials + heights
+        amplitudes = torch.cat([torch.full((self.polynomials,), half), torch.zeros(heights)])
+        bends = torch.cat([torch.full((inputs,), half), torch.zeros(inputs)])
+        start = torch.cat([amplitudes, bends, metric.flatten()])
         self.register_buffer("hyper", start.to(double))
         rows, cols = torch.triu_indices(inputs, inputs)
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("cols", cols, persistent=False)
-        indicator = torch.tensor(indicators or (False,) * inputs)
+        self.register_buffer("indicator", indicator, persistent=False)
         self.register_buffer("slopes", indicator[rows] | indicator[cols], persistent=False)
 
     @property
@@ -114,9 +120,15 @@ class KernelBasis(nn.Module):
         squared.clamp_min_(0.0).mul_(0.25).add_(1.0).reciprocal_().mul_(hyper[2].exp())
         return squared.square_()
 
+    def _height(self, x: Tensor, hyper: Tensor) -> Tensor:
+        """Factor of the kernel's height in a row's categories, shape ``(n,)``."""
+        heights = hyper[self.polynomials : self.amplitudes]
+        factor: Tensor = (x[:, self.indicator] @ heights).exp()
+        return factor
+
     def _whiten(self, hyper: Tensor) -> Tensor:
-        points = self._bend(self.inducing, hyper)
-        own = self._kernel(points, points, hyper)
+        points, height = self._bend(self.inducing, hyper), self._height(self.inducing, hyper)
+        own = self._kernel(points, points, hyper) * height[:, None] * height
         ridge = _JITTER * (hyper[2] * 2).exp()
         factor = torch.linalg.cholesky(own + ridge * torch.eye(len(own)).to(own))
         identity = torch.eye(len(own)).to(own)
@@ -125,6 +137,7 @@ class KernelBasis(nn.Module):
 
     def _features(self, x: Tensor, hyper: Tensor, whitening: Tensor) -> Tensor:
         kernel = self._kernel(self._bend(x, hyper), self._bend(self.inducing, hyper), hyper)
+        kernel = kernel * self._height(x, hyper)[:, None] * self._height(self.inducing, hyper)
         return torch.cat([self._polynomial(x, hyper), kernel @ whitening.T], dim=1)
 
     def _polynomial(self, x: Tensor, hyper: Tensor) -> Tensor:
@@ -152,6 +165,7 @@ class KernelBasis(nn.Module):
         if float(hyper[2]) == _NO_KERNEL:
             return answer.T
         heights = (kernel @ self.whitening) * (2 * hyper[2]).exp()
+        heights = heights * self._height(self.inducing, hyper)
         bend, centre = hyper[first : first + 2 * self.inputs].view(2, -1, 1)
         bend = bend.exp()
         # asinh is not yet divided by the bend: the metric is instead.
@@ -166,6 +180,8 @@ class KernelBasis(nn.Module):
         place = seen[: self.inputs]
         torch.mm(metric, self._with_products(_asinh((columns - centre) * bend)), out=place)
         torch.sum(place.square(), dim=0, out=seen[self.inputs])
+        # The kernel is the inverse square of what is linear in this.
+        seen.mul_(self._height(x, hyper).rsqrt())
         # Memory that is used again stays in the cache.
         at = x.new_empty(points.shape[1], min(len(x), _BLOCK_ROWS))
         blocks = (torch.split(part, _BLOCK_ROWS, dim=1) for part in (seen, answer))
@@ -199,7 +215,7 @@ class KernelBasis(nn.Module):
         diagonal = torch.zeros(len(self.hyper) - ends[1], dtype=torch.bool).view(-1, width)
         diagonal[range(width), range(width)] = True
         polynomial = torch.zeros(len(start), dtype=torch.bool, device=x.device)
-        polynomial[: self.amplitudes] = True
+        polynomial[: self.polynomials] = True
         polynomial[2], polynomial[-1] = False, True
         separate = polynomial.clone()
         separate[2 : ends[1]] = True
@@ -271,7 +287,8 @@ class KernelBasis(nn.Module):
         half = torch.linalg.solve_triangular(factor, projected[:, None], upper=False)
         fit = (y @ y) / noise - (half**2).sum()
         volume = 2 * factor.diagonal().log().sum() + len(y) * (2 * math.pi * noise).log()
-        lost = len(y) * (2 * hyper[2]).exp() - (kernel**2).sum()
+        whole = (2 * hyper[2]).exp() * self._height(x, hyper).square().sum()
+        lost = whole - (kernel**2).sum()
         bound: Tensor = -0.5 * (fit + volume + lost.clamp_min(0.0) / noise)
         return bound
 

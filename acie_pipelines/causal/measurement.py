@@ -72,16 +72,17 @@ def fit_with_errors(
     """
     for values, errors in (train, validation):
         _check(graph, values, errors)
-    drawn = [train[0], validation[0]]
+    drawn = train[0], validation[0]
     model = _fit(graph, drawn, shape, config)
     brief = replace(config, max_epochs=_EPOCHS)
     for turn in range(1, rounds + 1):
-        drawn = [
-            draw_true_values(model, *rows, start=now, seed=config.seed + 2 * turn + k)
-            for k, (rows, now) in enumerate(zip((train, validation), drawn, strict=True))
-        ]
+        seed = config.seed + 2 * turn
+        drawn = (
+            draw_true_values(model, *train, start=drawn[0], seed=seed),
+            draw_true_values(model, *validation, start=drawn[1], seed=seed + 1),
+        )
         if turn % _AFRESH and turn < rounds:
-            _run(Fitter(model, *map(TensorRows, drawn), brief, resume=True))
+            _improve(model, drawn, brief, resume=True)
         else:
             model = _fit(graph, drawn, shape, config)
         if progress is not None:
@@ -111,14 +112,18 @@ def _check(graph: CausalGraph, values: Tensor, errors: Tensor) -> None:
 
 
 def _fit(
-    graph: CausalGraph, rows: list[Tensor], shape: MechanismConfig, config: FitConfig
+    graph: CausalGraph, rows: tuple[Tensor, Tensor], shape: MechanismConfig, config: FitConfig
 ) -> StructuralCausalModel:
     model = StructuralCausalModel(graph, shape, seed=config.seed)
-    _run(Fitter(model, *map(TensorRows, rows), config))
+    _improve(model, rows, config, resume=False)
     return model
 
 
-def _run(fitter: Fitter) -> None:
+def _improve(
+    model: StructuralCausalModel, rows: tuple[Tensor, Tensor], config: FitConfig, *, resume: bool
+) -> None:
+    train, validation = (TensorRows(each) for each in rows)
+    fitter = Fitter(model, train, validation, config, resume=resume)
     while not fitter.finished:
         fitter.epoch()
     fitter.finish()
@@ -154,7 +159,8 @@ def draw_true_values(
     """
     generator = torch.Generator().manual_seed(seed)
     parts = (torch.split(each, _BLOCK_ROWS) for each in (values, errors, start))
-    return torch.cat([_draw(model, *block, generator) for block in zip(*parts, strict=True)])
+    blocks = zip(*parts, strict=True)
+    return torch.cat([_draw(model, v, e, s, generator) for v, e, s in blocks])
 
 
 def _draw(

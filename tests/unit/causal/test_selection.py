@@ -71,6 +71,29 @@ def test_a_product_is_no_reason_for_a_kernel() -> None:
     assert float(basis.hyper[2]) > -5.0
 
 
+def test_what_bends_in_one_category_stays_straight_in_another() -> None:
+    generator = torch.Generator().manual_seed(1)
+    kind = torch.rand(3000, generator=generator) < 0.5
+    x = torch.randn(3000, generator=generator, dtype=torch.float64)
+    # Hardly any of the straight kind is where the other bends.
+    x = torch.where(kind, x, x - 1.5)
+    inputs = torch.stack([x, (~kind).double(), kind.double()], dim=1)
+    curve = 0.5 * x + torch.where(kind, torch.sin(3 * x), torch.zeros_like(x))
+    noise = torch.randn(3000, generator=generator, dtype=torch.float64)
+    basis = KernelBasis(3, 40, (False, True, True))
+    basis.maximise_evidence(inputs, curve + 0.3 * noise)
+    straight, bent = basis.hyper[basis.polynomials : basis.amplitudes].exp()
+    assert float(bent) > 3 * float(straight)
+    features = torch.cat([basis(inputs), torch.ones(3000, 1, dtype=torch.float64)], dim=1)
+    precision = features.T @ features / 0.09 + torch.eye(features.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(precision, features.T @ (curve + 0.3 * noise) / 0.09)
+    places = torch.linspace(0.5, 1.5, 50, dtype=torch.float64)
+    asked = torch.stack([places, torch.ones_like(places), torch.zeros_like(places)], dim=1)
+    found = basis(asked) @ weights[:-1] + weights[-1]
+    assert float((found - 0.5 * places).square().mean().sqrt()) < 0.1
+    torch.testing.assert_close(basis.project(asked, weights[None, :-1])[:, 0] + weights[-1], found)
+
+
 def test_categories_keep_their_mechanism() -> None:
     graph = CausalGraph(
         [
