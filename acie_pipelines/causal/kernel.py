@@ -127,8 +127,8 @@ class KernelBasis(nn.Module):
         return factor
 
     def _whiten(self, hyper: Tensor) -> Tensor:
-        points, height = self._bend(self.inducing, hyper), self._height(self.inducing, hyper)
-        own = self._kernel(points, points, hyper) * height[:, None] * height
+        points = self._bend(self.inducing, hyper)
+        own = self._kernel(points, points, hyper)
         ridge = _JITTER * (hyper[2] * 2).exp()
         factor = torch.linalg.cholesky(own + ridge * torch.eye(len(own)).to(own))
         identity = torch.eye(len(own)).to(own)
@@ -137,8 +137,9 @@ class KernelBasis(nn.Module):
 
     def _features(self, x: Tensor, hyper: Tensor, whitening: Tensor) -> Tensor:
         kernel = self._kernel(self._bend(x, hyper), self._bend(self.inducing, hyper), hyper)
-        kernel = kernel * self._height(x, hyper)[:, None] * self._height(self.inducing, hyper)
-        return torch.cat([self._polynomial(x, hyper), kernel @ whitening.T], dim=1)
+        # Heights of inducing points cancel against those that their whitening would have.
+        kernel = (kernel @ whitening.T) * self._height(x, hyper)[:, None]
+        return torch.cat([self._polynomial(x, hyper), kernel], dim=1)
 
     def _polynomial(self, x: Tensor, hyper: Tensor) -> Tensor:
         products = x[:, self.rows] * x[:, self.cols]
@@ -165,7 +166,6 @@ class KernelBasis(nn.Module):
         if float(hyper[2]) == _NO_KERNEL:
             return answer.T
         heights = (kernel @ self.whitening) * (2 * hyper[2]).exp()
-        heights = heights * self._height(self.inducing, hyper)
         bend, centre = hyper[first : first + 2 * self.inputs].view(2, -1, 1)
         bend = bend.exp()
         # asinh is not yet divided by the bend: the metric is instead.
