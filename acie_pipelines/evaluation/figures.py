@@ -87,7 +87,7 @@ def error_figure(report: Mapping[str, Any]) -> "Figure":
         ylabel="error at twice the mass [noise of a pixel]",
         yscale="log",
     )
-    axis.legend(loc="upper left", fontsize="small")
+    figure.legend(loc="outside upper right", fontsize="small", ncols=2)
     return figure
 
 
@@ -145,6 +145,6 @@ def examples_figure(report: Mapping[str, Any]) -> "Figure":
         axis.plot(wavelength, numbers["answer"], color="C0", linewidth=0.8, label="answered")
         axis.plot(wavelength, numbers["truth"], ":", color="k", linewidth=0.8, label="truth")
         axis.set_ylabel("flux density")
-    axes[0].legend(loc="upper right", fontsize="small")
+    figure.legend(handles=axes[0].lines, loc="outside upper right", fontsize="small", ncols=3)
     axes[-1].set_xlabel("observed wavelength in vacuum [Angstrom]")
     return figure

@@ -76,7 +76,7 @@ def loss_figure(
             points = [(e, loss[name]) for e, loss in enumerate(history, 1) if name in loss]
             axes.plot(*zip(*points, strict=True), style, color=f"C{k % 10}", label=label)
     axes.set(xlabel="epoch", ylabel="negative log-likelihood [nats per row]")
-    axes.legend(loc="upper right", fontsize="x-small", ncols=2)
+    figure.legend(loc="outside right upper", fontsize="x-small")
     return figure
 
 
@@ -92,7 +92,7 @@ def monitor_figure(history: "Sequence[PosteriorEpoch]") -> "Figure":
         lost = [epoch.monitors.get(name, float("nan")) for epoch in history]
         above.plot(epochs, lost, ".-", label=space)
     above.set_ylabel("entropy lacking [nats]")
-    above.legend(loc="upper right", fontsize="small")
+    figure.legend(loc="outside upper right", fontsize="small", ncols=2)
     below.plot(epochs, [epoch.gradient_norm for epoch in history], ".-")
     below.set(xlabel="epoch", ylabel="largest gradient norm", yscale="log")
     return figure
