@@ -297,10 +297,25 @@ class Fitter:
 
 
 def fit_scm(
-    model: StructuralCausalModel, train: Tensor, validation: Tensor, config: FitConfig
+    model: StructuralCausalModel,
+    train: Tensor,
+    validation: Tensor,
+    config: FitConfig,
+    *,
+    resume: bool = False,
 ) -> dict[str, float]:
-    """Fit on rows in memory; returns the validation loss of each node [nats per row]."""
-    fitter = Fitter(model, TensorRows(train), TensorRows(validation), config)
+    """Fit on rows in memory; returns the validation loss of each node [nats per row].
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    train, validation
+        Shape ``(n, nodes)``.
+    config, resume
+        See `Fitter`.
+    """
+    fitter = Fitter(model, TensorRows(train), TensorRows(validation), config, resume=resume)
     while not fitter.finished:
         fitter.epoch()
     return fitter.finish()

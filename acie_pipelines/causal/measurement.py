@@ -20,7 +20,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from acie_pipelines.causal.fitting import FitConfig, Fitter, TensorRows
+from acie_pipelines.causal.fitting import FitConfig, fit_scm
 from acie_pipelines.causal.graph import CausalGraph
 from acie_pipelines.causal.mechanisms import MechanismConfig
 from acie_pipelines.causal.scm import StructuralCausalModel
@@ -82,7 +82,7 @@ def fit_with_errors(
             draw_true_values(model, *validation, start=drawn[1], seed=seed + 1),
         )
         if turn % _AFRESH and turn < rounds:
-            _improve(model, drawn, brief, resume=True)
+            fit_scm(model, *drawn, brief, resume=True)
         else:
             model = _fit(graph, drawn, shape, config)
         if progress is not None:
@@ -115,18 +115,8 @@ def _fit(
     graph: CausalGraph, rows: tuple[Tensor, Tensor], shape: MechanismConfig, config: FitConfig
 ) -> StructuralCausalModel:
     model = StructuralCausalModel(graph, shape, seed=config.seed)
-    _improve(model, rows, config, resume=False)
+    fit_scm(model, *rows, config)
     return model
-
-
-def _improve(
-    model: StructuralCausalModel, rows: tuple[Tensor, Tensor], config: FitConfig, *, resume: bool
-) -> None:
-    train, validation = (TensorRows(each) for each in rows)
-    fitter = Fitter(model, train, validation, config, resume=resume)
-    while not fitter.finished:
-        fitter.epoch()
-    fitter.finish()
 
 
 @torch.no_grad()

@@ -56,5 +56,5 @@ def refit(model: StructuralCausalModel, rows: Tensor, *, seed: int) -> None:
 
     threads = torch.get_num_threads()
     with one_thread_each(), ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(improve, range(len(model.names))):
-            pass
+        # Taking the results is what raises an error of a thread.
+        list(pool.map(improve, range(len(model.names))))

@@ -58,7 +58,8 @@ class Row:
         What ours was compared with.
     floor
         The best `ours` that the machine's instruction rate allows the algorithm, where counted; of
-        counterfactual spectra, the error that what they leave open makes.
+        counterfactual spectra, the error that what they leave open makes; of a table measured with
+        errors, that of a fit to true values.
     fraction_of_floor
         How much of that was reached.
     peer_n, peer_spread

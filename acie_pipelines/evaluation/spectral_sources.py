@@ -27,6 +27,7 @@ MECHANISM_SOURCES: Final = (
     "causal/categorical.py",
     "causal/fitting.py",
     "causal/kernel.py",
+    "causal/kernel_basis.py",
     "causal/mechanisms.py",
     "causal/newton.py",
     "causal/refitting.py",

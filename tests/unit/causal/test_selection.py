@@ -8,7 +8,7 @@ import torch
 from acie_pipelines.causal.fitting import FitConfig, Fitter, TensorRows
 from acie_pipelines.causal.graph import CausalGraph, Node
 from acie_pipelines.causal.interventions import Intervention
-from acie_pipelines.causal.kernel import KernelBasis
+from acie_pipelines.causal.kernel_basis import KernelBasis
 from acie_pipelines.causal.mechanisms import MechanismConfig
 from acie_pipelines.causal.scm import StructuralCausalModel
 from acie_pipelines.causal.selection import fit_chosen_families
