@@ -212,7 +212,8 @@ def test_a_stream_takes_a_fraction_of_the_memory_of_its_file(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr[-2000:]
     grown = [int(line) for line in done.stdout.split()]
     assert len(grown) == 2
-    assert max(grown) < 30
+    # What libraries allocate when first used differs by machine; a file read whole is 96 and more.
+    assert max(grown) < 60
 
 
 def test_files_that_cannot_be_trained_from_are_refused(tmp_path: Path) -> None:
